@@ -1,0 +1,65 @@
+use std::fmt;
+
+/// What a quota counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Requests admitted.
+    Requests,
+    /// Tokens of the prompt.
+    InputTokens,
+    /// Tokens generated.
+    OutputTokens,
+    /// Both kinds of tokens.
+    Tokens,
+}
+
+impl Unit {
+    /// How much of this unit the cost holds.
+    #[must_use]
+    pub fn of(self, cost: Cost) -> u64 {
+        match self {
+            Self::Requests => cost.requests,
+            Self::InputTokens => cost.input_tokens,
+            Self::OutputTokens => cost.output_tokens,
+            Self::Tokens => cost.input_tokens.saturating_add(cost.output_tokens),
+        }
+    }
+
+    /// The name that configuration files and headers use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::InputTokens => "input_tokens",
+            Self::OutputTokens => "output_tokens",
+            Self::Tokens => "tokens",
+        }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Requests => "requests",
+            Self::InputTokens => "input tokens",
+            Self::OutputTokens => "output tokens",
+            Self::Tokens => "tokens",
+        })
+    }
+}
+
+/// An amount of each unit: the upper bound that a request asks for, or what it has really used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// 1 for a request that was sent to a model, 0 for one that was not.
+    pub requests: u64,
+    /// Tokens of the prompt.
+    pub input_tokens: u64,
+    /// Tokens generated, or the most that may be.
+    pub output_tokens: u64,
+}
+
+impl Cost {
+    /// The usage of a request on which no model has worked.
+    pub const NOTHING: Self = Self { requests: 0, input_tokens: 0, output_tokens: 0 };
+}

@@ -1,0 +1,37 @@
+//! May this work start now under these quotas, and what did it really cost?
+//!
+//! A [`Limiter`] holds [`Policy`]s, each a named set of [`Quota`]s and what it is counted per. [`Limiter::admit`] decides
+//! about every bucket that a request touches at one instant, all or nothing, and reserves the request's upper bound;
+//! [`Limiter::settle`] replaces the bound by what was really used.
+//!
+//! What holds, exactly:
+//!
+//! - **Never over.** The settled usage of the requests admitted in any interval `w` is at most `burst + rate · w`, plus
+//!   the overrun of requests that used more than they had reserved. With `burst = limit` a window can therefore hold
+//!   almost `2 · limit`: a full bucket is spent at once and refills meanwhile. [`Quota::strict`] makes `limit` the bound
+//!   of every window.
+//! - **Never false.** With nothing else happening on its quotas, a refused request is refused at every instant before
+//!   its [`NotNow::wait`] is over, and admitted at it. (The wait for a running request to end is an estimate, and says so.)
+//! - **A refusal changes nothing.** Not the level of any bucket, nor what is running.
+//! - **Never is not "not now".** A cost above a quota's burst is [`Refusal::NeverFits`]: no wait would help.
+//! - **A refund mints nothing.** Every admitted history, replayed at its true costs, is admissible (see `open.rs`).
+//!
+//! Time is an argument ([`Time`]), integer arithmetic is exact, and nothing here does I/O, blocks, or draws randomness:
+//! the same code runs in production, in property tests and in simulations. A `Limiter` is a plain value; who shares it
+//! between threads puts it behind a lock.
+
+mod bucket;
+mod cost;
+mod limiter;
+mod open;
+mod policy;
+mod quota;
+mod time;
+mod verdict;
+
+pub use cost::{Cost, Unit};
+pub use limiter::{Limiter, Reservation};
+pub use policy::{Match, Per, Policy, Subject};
+pub use quota::{Quota, QuotaError};
+pub use time::Time;
+pub use verdict::{Counted, Level, NeverFits, NotNow, Refusal, Refused};

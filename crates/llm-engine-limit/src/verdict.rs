@@ -1,0 +1,115 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Unit;
+
+/// Why a request was not admitted. Nothing was reserved and no level has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Waiting would not help.
+    #[error(transparent)]
+    NeverFits(NeverFits),
+    /// It can be admitted later.
+    #[error(transparent)]
+    NotNow(NotNow),
+}
+
+/// The request asks for more than a bucket of the policy ever holds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("policy {policy} admits at most {burst} {unit} at once; the request may need {asked}")]
+pub struct NeverFits {
+    /// The policy.
+    pub policy: Arc<str>,
+    /// What is counted.
+    pub unit: Unit,
+    /// How much the request asks for.
+    pub asked: u64,
+    /// The most that the bucket holds.
+    pub burst: u64,
+}
+
+/// The request must wait.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("refused by {} of the policies; the wait is {wait:?}", .refused.len())]
+pub struct NotNow {
+    /// The longest wait of the policies that refused.
+    pub wait: Duration,
+    /// Whether the request would be admitted at exactly that time, with nothing else happening.
+    pub exact: bool,
+    /// Every quota that refused.
+    pub refused: Vec<Refused>,
+}
+
+/// One quota that refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its policy.
+    pub policy: Arc<str>,
+    /// What it counts.
+    pub counted: Counted,
+    /// The configured limit.
+    pub limit: u64,
+    /// How much was asked for.
+    pub asked: u64,
+    /// How much was there.
+    pub remaining: u64,
+    /// How long until it would admit the request.
+    pub wait: Duration,
+}
+
+/// What is counted, and over which time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Units per window.
+    PerWindow {
+        /// The unit.
+        unit: Unit,
+        /// The window.
+        window: Duration,
+    },
+    /// Requests at the same time.
+    Concurrency,
+}
+
+/// How a quota stands for one subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Level {
+    /// Its policy.
+    pub policy: Arc<str>,
+    /// What it counts.
+    pub counted: Counted,
+    /// The configured limit.
+    pub limit: u64,
+    /// How much could be admitted now.
+    pub remaining: u64,
+    /// How long until the bucket is full, if nothing more is taken. Zero for concurrency, where nobody knows.
+    pub full_in: Duration,
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PerWindow { unit, window } => write!(f, "{unit} per {}", Words(*window)),
+            Self::Concurrency => f.write_str("requests at the same time"),
+        }
+    }
+}
+
+/// A duration as a person says it: `minute`, `30 seconds`, `1.5 seconds`.
+struct Words(Duration);
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [(u64, &str); 4] = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
+        let seconds = self.0.as_secs();
+        let whole = NAMES.iter().find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));
+        match whole {
+            Some((length, name)) if self.0.subsec_nanos() == 0 => match seconds / length {
+                1 => f.write_str(name),
+                count => write!(f, "{count} {name}s"),
+            },
+            _ => write!(f, "{} seconds", self.0.as_secs_f64()),
+        }
+    }
+}

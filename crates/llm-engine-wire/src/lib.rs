@@ -1,0 +1,17 @@
+//! The messages that cross the network, and pure translation between dialects.
+//!
+//! - [`openai`]: OpenAI's chat completions and completions, as callers send them and as deployments answer them
+//! - [`v1`]: LLM Engine's own first API, checked the way its public servers check it
+//! - [`translate`]: from `v1` to OpenAI's dialect and back
+//! - [`validation`]: the 422 answer: one problem per field, in FastAPI's form
+//! - [`sse`]: server-sent events, written and read incrementally
+//! - [`worker`]: what the model worker offers beside OpenAI's dialect
+//!
+//! Nothing here does I/O, reads a clock or knows a quota.
+
+pub mod openai;
+pub mod sse;
+pub mod translate;
+pub mod v1;
+pub mod validation;
+pub mod worker;

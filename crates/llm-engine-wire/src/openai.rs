@@ -1,0 +1,14 @@
+//! OpenAI's dialect: chat completions and completions.
+//!
+//! Fields that the engine acts on are read and checked here; every other field passes through untouched.
+
+mod error;
+mod request;
+mod response;
+
+pub use error::{ErrorBody, ErrorObject};
+pub use request::{InvalidRequest, Kind, Request, Sampling, Stop, Upstream};
+pub use response::{Choice, Chunk, ChunkChoice, Delta, Message, Model, ModelList, Response, Usage};
+
+/// The data of the event that ends every stream of this dialect.
+pub const DONE: &str = "[DONE]";

@@ -1,0 +1,319 @@
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// Which of the two generating routes a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `/chat/completions`
+    Chat,
+    /// `/completions`
+    Completion,
+}
+
+impl Kind {
+    /// The route's path below an upstream's base URL.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/chat/completions",
+            Self::Completion => "/completions",
+        }
+    }
+}
+
+/// A request in OpenAI's dialect. What the engine acts on has been read and checked; the rest is kept as it came.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The route that it is for.
+    pub kind: Kind,
+    /// The public name of the model.
+    pub model: String,
+    /// Whether the answer is wanted as a stream of chunks.
+    pub stream: bool,
+    /// Whether the caller asked for a last chunk with the usage.
+    pub include_usage: bool,
+    /// Whether every chunk shall carry the usage so far (vLLM's extension).
+    pub continuous_usage: bool,
+    /// How the answer is drawn from the model.
+    pub sampling: Sampling,
+    fields: Map<String, Value>,
+}
+
+/// The sampling fields, each `None` where the caller left the choice to the server.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Sampling {
+    /// The most output tokens, at least 1.
+    pub max_tokens: Option<u64>,
+    /// Newer name of `max_tokens` on the chat route.
+    pub max_completion_tokens: Option<u64>,
+    /// 0 (always the likeliest token) to 2.
+    pub temperature: Option<f32>,
+    /// Nucleus sampling: above 0, up to 1.
+    pub top_p: Option<f32>,
+    /// Only the k likeliest tokens; -1 is all of them.
+    pub top_k: Option<i32>,
+    /// -2 to 2.
+    pub presence_penalty: Option<f32>,
+    /// -2 to 2.
+    pub frequency_penalty: Option<f32>,
+    /// The same seed and request give the same answer, as far as the model runner can.
+    pub seed: Option<i64>,
+    /// Text at which the answer ends.
+    pub stop: Option<Stop>,
+    /// Whether the text of the stop sequence belongs to the answer (vLLM's extension).
+    pub include_stop_str_in_output: Option<bool>,
+    /// How many answers, 1 to 128.
+    pub n: Option<u64>,
+}
+
+/// One stop sequence, or up to four.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Stop {
+    /// A single sequence.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl Stop {
+    /// The sequences.
+    #[must_use]
+    pub fn sequences(&self) -> &[String] {
+        match self {
+            Self::One(sequence) => std::slice::from_ref(sequence),
+            Self::Many(sequences) => sequences,
+        }
+    }
+}
+
+/// Why a request can't be served as it is: the caller's mistake, HTTP 400.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidRequest {
+    /// What is wrong and what would be right.
+    pub message: String,
+    /// The field that is wrong.
+    pub param: Option<&'static str>,
+}
+
+fn invalid(param: &'static str, message: impl Into<String>) -> InvalidRequest {
+    InvalidRequest { message: message.into(), param: Some(param) }
+}
+
+impl Request {
+    /// Reads and checks a request body.
+    ///
+    /// # Errors
+    /// [`InvalidRequest`] names the first field that is wrong.
+    pub fn parse(kind: Kind, body: &[u8]) -> Result<Self, InvalidRequest> {
+        let value: Value = serde_json::from_slice(body).map_err(|error| InvalidRequest {
+            message: format!("the request body is not valid JSON: {error}"),
+            param: None,
+        })?;
+        let Value::Object(fields) = value else {
+            return Err(InvalidRequest {
+                message: "the request body must be a JSON object".to_owned(),
+                param: None,
+            });
+        };
+        Self::from_fields(kind, fields)
+    }
+
+    /// Checks the fields of a request.
+    ///
+    /// # Errors
+    /// [`InvalidRequest`] names the first field that is wrong.
+    pub fn from_fields(kind: Kind, fields: Map<String, Value>) -> Result<Self, InvalidRequest> {
+        let model = match fields.get("model") {
+            Some(Value::String(model)) if !model.is_empty() => model.clone(),
+            Some(_) => return Err(invalid("model", "'model' must be the name of a model")),
+            None => return Err(invalid("model", "you must provide a 'model' parameter")),
+        };
+        match kind {
+            Kind::Chat => check_messages(fields.get("messages"))?,
+            Kind::Completion => check_prompt(fields.get("prompt"))?,
+        }
+        let options = match fields.get("stream_options") {
+            Some(Value::Object(options)) => Some(options),
+            None | Some(Value::Null) => None,
+            Some(_) => return Err(invalid("stream_options", "'stream_options' must be an object")),
+        };
+        let option = |name: &str| options.and_then(|options| options.get(name)) == Some(&Value::Bool(true));
+        let stream = match fields.get("stream") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(stream)) => *stream,
+            Some(_) => return Err(invalid("stream", "'stream' must be true or false")),
+        };
+        let sampling = Sampling::read(&fields)?;
+        Ok(Self {
+            kind,
+            model,
+            stream,
+            include_usage: option("include_usage"),
+            continuous_usage: option("continuous_usage_stats"),
+            sampling,
+            fields,
+        })
+    }
+
+    /// The field of that name, as the caller sent it; `null` counts as absent.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name).filter(|value| !value.is_null())
+    }
+
+    /// The most output tokens that the caller asked for. Absent on the completions route it is OpenAI's default, 16.
+    #[must_use]
+    pub fn max_output_tokens(&self) -> Option<u64> {
+        let asked = self.sampling.max_completion_tokens.or(self.sampling.max_tokens);
+        match self.kind {
+            Kind::Chat => asked,
+            Kind::Completion => asked.or(Some(16)),
+        }
+    }
+
+    /// How many answers were asked for; each may use up to [`Self::max_output_tokens`].
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        let best_of = self.fields.get("best_of").and_then(Value::as_u64).unwrap_or(1);
+        self.sampling.n.unwrap_or(1).max(best_of)
+    }
+
+    /// The body to send to a deployment: the caller's fields under the deployment's own model name, with the output
+    /// bounded, and with the usage in the stream whether or not the caller wants to see it.
+    #[must_use]
+    pub fn upstream_body(&self, upstream: &Upstream<'_>) -> Vec<u8> {
+        let mut fields = self.fields.clone();
+        fields.insert("model".to_owned(), upstream.model.into());
+        let bound = match self.kind {
+            Kind::Chat if fields.contains_key("max_completion_tokens") => "max_completion_tokens",
+            Kind::Chat | Kind::Completion => "max_tokens",
+        };
+        if let Some(max_output_tokens) = upstream.max_output_tokens {
+            fields.insert(bound.to_owned(), max_output_tokens.into());
+        }
+        if upstream.stream {
+            fields.insert("stream".to_owned(), true.into());
+            let options = fields.entry("stream_options").or_insert_with(|| json!({}));
+            if !options.is_object() {
+                *options = json!({});
+            }
+            options["include_usage"] = true.into();
+            if upstream.continuous_usage {
+                options["continuous_usage_stats"] = true.into();
+            }
+        }
+        // Serialising a `Map` of `Value`s cannot fail: every key is a string.
+        serde_json::to_vec(&fields).unwrap_or_default()
+    }
+}
+
+/// What a request becomes for one deployment.
+#[derive(Debug, Clone, Copy)]
+pub struct Upstream<'a> {
+    /// The deployment's own name of the model.
+    pub model: &'a str,
+    /// The bound to send, where one was settled on.
+    pub max_output_tokens: Option<u64>,
+    /// Whether the deployment shall stream.
+    pub stream: bool,
+    /// Whether it can put the usage into every chunk.
+    pub continuous_usage: bool,
+}
+
+impl Sampling {
+    fn read(fields: &Map<String, Value>) -> Result<Self, InvalidRequest> {
+        let sampling = Self {
+            max_tokens: field(fields, "max_tokens", "a whole number of at least 1")?,
+            max_completion_tokens: field(fields, "max_completion_tokens", "a whole number of at least 1")?,
+            temperature: field(fields, "temperature", "a number from 0 to 2")?,
+            top_p: field(fields, "top_p", "a number above 0 and up to 1")?,
+            top_k: field(fields, "top_k", "a whole number of at least 1, or -1 for all tokens")?,
+            presence_penalty: field(fields, "presence_penalty", "a number from -2 to 2")?,
+            frequency_penalty: field(fields, "frequency_penalty", "a number from -2 to 2")?,
+            seed: field(fields, "seed", "a whole number")?,
+            stop: field(fields, "stop", "a text or a list of up to 4 texts")?,
+            include_stop_str_in_output: field(fields, "include_stop_str_in_output", "true or false")?,
+            n: field(fields, "n", "a whole number from 1 to 128")?,
+        };
+        sampling.check()?;
+        Ok(sampling)
+    }
+
+    fn check(&self) -> Result<(), InvalidRequest> {
+        let within = |name: &'static str, value: Option<f32>, low: f32, high: f32| match value {
+            Some(value) if !(low..=high).contains(&value) => {
+                Err(invalid(name, format!("'{name}' is {value}; it must be from {low} to {high}")))
+            }
+            _ => Ok(()),
+        };
+        within("temperature", self.temperature, 0.0, 2.0)?;
+        within("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
+        within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
+        if let Some(top_p) = self.top_p
+            && !(top_p > 0.0 && top_p <= 1.0)
+        {
+            return Err(invalid("top_p", format!("'top_p' is {top_p}; it must be above 0 and up to 1")));
+        }
+        if let Some(top_k) = self.top_k
+            && (top_k == 0 || top_k < -1)
+        {
+            return Err(invalid("top_k", format!("'top_k' is {top_k}; it must be at least 1, or -1 for all")));
+        }
+        for (name, tokens) in
+            [("max_tokens", self.max_tokens), ("max_completion_tokens", self.max_completion_tokens)]
+        {
+            if tokens == Some(0) {
+                return Err(invalid(name, format!("'{name}' is 0; it must be at least 1")));
+            }
+        }
+        if let Some(n) = self.n
+            && !(1..=128).contains(&n)
+        {
+            return Err(invalid("n", format!("'n' is {n}; it must be from 1 to 128")));
+        }
+        let stop = self.stop.as_ref().map(Stop::sequences).unwrap_or_default();
+        if stop.len() > 4 {
+            return Err(invalid("stop", format!("'stop' has {} sequences; it may have up to 4", stop.len())));
+        }
+        Ok(())
+    }
+}
+
+/// Reads an optional field; `null` counts as absent.
+fn field<T: for<'de> Deserialize<'de>>(
+    fields: &Map<String, Value>,
+    name: &'static str,
+    wanted: &str,
+) -> Result<Option<T>, InvalidRequest> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => T::deserialize(value)
+            .map(Some)
+            .map_err(|_| invalid(name, format!("'{name}' is {value}; it must be {wanted}"))),
+    }
+}
+
+fn check_messages(messages: Option<&Value>) -> Result<(), InvalidRequest> {
+    let Some(Value::Array(messages)) = messages else {
+        return Err(invalid("messages", "'messages' must be a list of messages"));
+    };
+    if messages.is_empty() {
+        return Err(invalid("messages", "'messages' must hold at least one message"));
+    }
+    for (index, message) in messages.iter().enumerate() {
+        if !message.get("role").is_some_and(Value::is_string) {
+            return Err(invalid("messages", format!("'messages[{index}].role' must be a text")));
+        }
+    }
+    Ok(())
+}
+
+fn check_prompt(prompt: Option<&Value>) -> Result<(), InvalidRequest> {
+    match prompt {
+        Some(Value::String(_) | Value::Array(_)) => Ok(()),
+        Some(_) => Err(invalid("prompt", "'prompt' must be a text")),
+        None => Err(invalid("prompt", "you must provide a 'prompt' parameter")),
+    }
+}

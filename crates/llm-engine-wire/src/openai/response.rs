@@ -1,0 +1,206 @@
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Kind;
+
+/// Tokens that one request has used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt, chat template included.
+    pub prompt_tokens: u64,
+    /// Tokens generated.
+    #[serde(default)]
+    pub completion_tokens: u64,
+    /// Their sum.
+    #[serde(default)]
+    pub total_tokens: u64,
+}
+
+impl Usage {
+    /// The usage with its sum.
+    #[must_use]
+    pub fn new(prompt_tokens: u64, completion_tokens: u64) -> Self {
+        Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
+    }
+}
+
+/// One event of a stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// The same in every chunk of one answer.
+    #[serde(default)]
+    pub id: String,
+    /// `chat.completion.chunk` or `text_completion`.
+    #[serde(default)]
+    pub object: String,
+    /// Unix time, in seconds.
+    #[serde(default)]
+    pub created: u64,
+    /// The model that answers.
+    #[serde(default)]
+    pub model: String,
+    /// What was added to each answer; empty in a chunk that only carries the usage.
+    #[serde(default)]
+    pub choices: Vec<ChunkChoice>,
+    /// In the last chunk, or in each one where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+/// What a chunk adds to one answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChunkChoice {
+    /// Which answer.
+    #[serde(default)]
+    pub index: u32,
+    /// On the chat route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<Delta>,
+    /// On the completions route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Log-probabilities in the route's own form.
+    #[serde(default)]
+    pub logprobs: Option<Value>,
+    /// Why the answer ended: `stop`, `length`, …
+    #[serde(default)]
+    pub finish_reason: Option<String>,
+}
+
+/// What a chunk adds to a chat message.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Delta {
+    /// In the first chunk of an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Text to append.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+}
+
+impl ChunkChoice {
+    /// The text that this chunk adds, on either route.
+    #[must_use]
+    pub fn added_text(&self) -> &str {
+        let content = self.delta.as_ref().and_then(|delta| delta.content.as_deref());
+        content.or(self.text.as_deref()).unwrap_or_default()
+    }
+}
+
+/// A whole answer, for a caller that did not ask for a stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Response {
+    /// Identifies the answer.
+    pub id: String,
+    /// `chat.completion` or `text_completion`.
+    pub object: String,
+    /// Unix time, in seconds.
+    pub created: u64,
+    /// The model that answered.
+    pub model: String,
+    /// The answers.
+    pub choices: Vec<Choice>,
+    /// What it took.
+    #[serde(default)]
+    pub usage: Usage,
+}
+
+/// One whole answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Which answer.
+    pub index: u32,
+    /// On the chat route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Message>,
+    /// On the completions route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Log-probabilities in the route's own form.
+    #[serde(default)]
+    pub logprobs: Option<Value>,
+    /// Why the answer ended.
+    #[serde(default)]
+    pub finish_reason: Option<String>,
+}
+
+/// A chat message with text for content.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks: `system`, `user`, `assistant`.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+impl Response {
+    /// An empty answer that [`Self::append`] fills from the chunks of a stream with one choice.
+    #[must_use]
+    pub fn empty(kind: Kind) -> Self {
+        let (object, message, text) = match kind {
+            Kind::Chat => ("chat.completion", Some(Message::assistant()), None),
+            Kind::Completion => ("text_completion", None, Some(String::new())),
+        };
+        Self {
+            id: String::new(),
+            object: object.to_owned(),
+            created: 0,
+            model: String::new(),
+            choices: vec![Choice { message, text, ..Choice::default() }],
+            usage: Usage::default(),
+        }
+    }
+
+    /// Adds what a chunk says.
+    pub fn append(&mut self, chunk: Chunk) {
+        if self.id.is_empty() {
+            self.id = chunk.id;
+            self.created = chunk.created;
+            self.model = chunk.model;
+        }
+        if let Some(usage) = chunk.usage {
+            self.usage = usage;
+        }
+        for added in chunk.choices {
+            let Some(choice) = self.choices.iter_mut().find(|choice| choice.index == added.index) else {
+                continue;
+            };
+            if let Some(message) = &mut choice.message {
+                message.content.push_str(added.added_text());
+            } else if let Some(text) = &mut choice.text {
+                text.push_str(added.added_text());
+            }
+            if added.finish_reason.is_some() {
+                choice.finish_reason = added.finish_reason;
+            }
+        }
+    }
+}
+
+impl Message {
+    fn assistant() -> Self {
+        Self { role: "assistant".to_owned(), content: String::new() }
+    }
+}
+
+/// What `GET /models` answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelList {
+    /// Always `list`.
+    pub object: String,
+    /// The models.
+    pub data: Vec<Model>,
+}
+
+/// One entry of [`ModelList`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// The public name.
+    pub id: String,
+    /// Always `model`.
+    pub object: String,
+    /// Unix time, in seconds.
+    pub created: u64,
+    /// Who offers it.
+    pub owned_by: String,
+}
