@@ -16,7 +16,10 @@ pub(crate) struct Bucket {
 pub(crate) const NO_OPEN: u32 = u32::MAX;
 
 impl Bucket {
-    pub(crate) const FULL: Self = Self { tat: 0, open: NO_OPEN };
+    pub(crate) const FULL: Self = Self {
+        tat: 0,
+        open: NO_OPEN,
+    };
 
     /// Ticks until the bucket is full: what has been taken and has not yet refilled.
     pub(crate) fn level(&self, now: u64) -> u64 {
@@ -26,7 +29,11 @@ impl Bucket {
     /// Whether `cost` ticks can be taken now; if not, the tick at which they can, were nothing else taken meanwhile.
     pub(crate) fn check(&self, now: u64, cost: u64, burst: u64) -> Result<(), u64> {
         let full_again = self.tat.max(now) + cost;
-        if full_again <= now + burst { Ok(()) } else { Err(full_again - burst) }
+        if full_again <= now + burst {
+            Ok(())
+        } else {
+            Err(full_again - burst)
+        }
     }
 
     /// Takes `cost` ticks, whether or not they are there: past the burst the bucket is in debt.

@@ -61,5 +61,9 @@ pub struct Cost {
 
 impl Cost {
     /// The usage of a request on which no model has worked.
-    pub const NOTHING: Self = Self { requests: 0, input_tokens: 0, output_tokens: 0 };
+    pub const NOTHING: Self = Self {
+        requests: 0,
+        input_tokens: 0,
+        output_tokens: 0,
+    };
 }

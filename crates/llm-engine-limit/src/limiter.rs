@@ -77,7 +77,11 @@ impl Limiter {
     pub fn admit(&mut self, now: Time, subject: Subject, cost: Cost) -> Result<Reservation, Refusal> {
         let now = self.advance(now);
         let mut refused = Vec::new();
-        for state in self.policies.iter().filter(|state| state.policy.applies_to(subject)) {
+        for state in self
+            .policies
+            .iter()
+            .filter(|state| state.policy.applies_to(subject))
+        {
             state.check(now, subject, cost, &mut refused)?;
         }
         if !refused.is_empty() {
@@ -85,10 +89,19 @@ impl Limiter {
         }
         let id = self.next_id;
         self.next_id += 1;
-        for state in self.policies.iter_mut().filter(|state| state.policy.applies_to(subject)) {
+        for state in self
+            .policies
+            .iter_mut()
+            .filter(|state| state.policy.applies_to(subject))
+        {
             state.reserve(now, subject, cost, id, &mut self.opens);
         }
-        Ok(Reservation { id, subject, cost, admitted: now })
+        Ok(Reservation {
+            id,
+            subject,
+            cost,
+            admitted: now,
+        })
     }
 
     /// Ends a reservation: what was reserved and not used is given back as far as that mints nothing; what was used
@@ -97,7 +110,11 @@ impl Limiter {
     pub fn settle(&mut self, now: Time, reservation: Reservation, usage: Cost) {
         let now = self.advance(now);
         let subject = reservation.subject;
-        for state in self.policies.iter_mut().filter(|state| state.policy.applies_to(subject)) {
+        for state in self
+            .policies
+            .iter_mut()
+            .filter(|state| state.policy.applies_to(subject))
+        {
             state.settle(now, &reservation, usage, &mut self.opens);
         }
     }
@@ -106,7 +123,10 @@ impl Limiter {
     #[must_use]
     pub fn levels(&self, now: Time, subject: Subject) -> Vec<Level> {
         let now = self.latest.max(now);
-        let applying = self.policies.iter().filter(|state| state.policy.applies_to(subject));
+        let applying = self
+            .policies
+            .iter()
+            .filter(|state| state.policy.applies_to(subject));
         applying.flat_map(|state| state.levels(now, subject)).collect()
     }
 
@@ -129,7 +149,11 @@ impl PolicyState {
     }
 
     fn quotas(&self) -> impl Iterator<Item = (Unit, &Quota, &Table)> {
-        self.policy.quotas.iter().zip(&self.tables).map(|((unit, quota), table)| (*unit, quota, table))
+        self.policy
+            .quotas
+            .iter()
+            .zip(&self.tables)
+            .map(|((unit, quota), table)| (*unit, quota, table))
     }
 
     /// Appends every quota that refuses to `refused`.
@@ -157,7 +181,10 @@ impl PolicyState {
             if let Err(admitted_at) = bucket.check(ticks, scale.ticks_of(asked), quota.burst_ticks()) {
                 refused.push(Refused {
                     policy: Arc::clone(&self.policy.name),
-                    counted: Counted::PerWindow { unit, window: quota.window() },
+                    counted: Counted::PerWindow {
+                        unit,
+                        window: quota.window(),
+                    },
                     limit: quota.limit(),
                     asked,
                     remaining: bucket.remaining(quota, ticks),
@@ -225,7 +252,10 @@ impl PolicyState {
             let bucket = table.bucket(key);
             Level {
                 policy: Arc::clone(&self.policy.name),
-                counted: Counted::PerWindow { unit, window: quota.window() },
+                counted: Counted::PerWindow {
+                    unit,
+                    window: quota.window(),
+                },
                 limit: quota.limit(),
                 remaining: bucket.remaining(quota, quota.scale().ticks_at(now)),
                 full_in: quota.scale().wait_until(bucket.tat, now),
@@ -284,8 +314,14 @@ impl Opens {
 impl NotNow {
     fn new(refused: Vec<Refused>) -> Self {
         Self {
-            wait: refused.iter().map(|refused| refused.wait).max().unwrap_or_default(),
-            exact: refused.iter().all(|refused| refused.counted != Counted::Concurrency),
+            wait: refused
+                .iter()
+                .map(|refused| refused.wait)
+                .max()
+                .unwrap_or_default(),
+            exact: refused
+                .iter()
+                .all(|refused| refused.counted != Counted::Concurrency),
             refused,
         }
     }

@@ -39,7 +39,11 @@ impl Open {
     /// The bucket's level is `level` now: no floor is above it. To be called before anything is taken from the bucket.
     pub(crate) fn observe(&mut self, level: u64) {
         let floor = level + self.refunded;
-        let mut merged = Group { first: 0, open: 0, floor };
+        let mut merged = Group {
+            first: 0,
+            open: 0,
+            floor,
+        };
         while let Some(last) = self.groups.pop_back_if(|last| last.floor >= floor) {
             merged.first = last.first;
             merged.open += last.open;
@@ -51,7 +55,11 @@ impl Open {
 
     /// A reservation was made and the level is `level` after it. `id` is above all earlier ones.
     pub(crate) fn add(&mut self, id: u64, level: u64) {
-        self.groups.push_back(Group { first: id, open: 1, floor: level + self.refunded });
+        self.groups.push_back(Group {
+            first: id,
+            open: 1,
+            floor: level + self.refunded,
+        });
     }
 
     /// Ends a reservation that would give back `saved` ticks, and returns how many it may.
@@ -63,7 +71,11 @@ impl Open {
         if group.open == 0 {
             self.groups.remove(index);
         }
-        self.refunded = if self.groups.is_empty() { 0 } else { self.refunded + refund };
+        self.refunded = if self.groups.is_empty() {
+            0
+        } else {
+            self.refunded + refund
+        };
         if self.refunded >= crate::quota::MAX_TICKS {
             self.take_off_refunded();
         }

@@ -79,7 +79,13 @@ impl Quota {
     /// [`QuotaError`] where the quota would admit nothing or can't be counted exactly.
     pub fn with_burst(limit: u64, window: Duration, burst: u64) -> Result<Self, QuotaError> {
         let scale = Scale::for_rate(limit, window, burst)?;
-        Ok(Self { limit, window, burst, strict: false, scale })
+        Ok(Self {
+            limit,
+            window,
+            burst,
+            strict: false,
+            scale,
+        })
     }
 
     /// At most `limit` in any window, wherever it begins: `burst` at once and the rest, `limit - burst`, spread over the
@@ -96,7 +102,13 @@ impl Quota {
             return Err(QuotaError::StrictBurst { burst, limit });
         }
         let scale = Scale::for_rate(limit - burst, window, burst)?;
-        Ok(Self { limit, window, burst, strict: true, scale })
+        Ok(Self {
+            limit,
+            window,
+            burst,
+            strict: true,
+            scale,
+        })
     }
 
     /// Units per window, as configured.
@@ -168,7 +180,11 @@ impl Scale {
         if window.is_zero() {
             return Err(QuotaError::ZeroWindow);
         }
-        let inexact = QuotaError::Inexact { amount, window, burst };
+        let inexact = QuotaError::Inexact {
+            amount,
+            window,
+            burst,
+        };
         let window_nanos = u64::try_from(window.as_nanos()).map_err(|_| inexact)?;
         QUANTA_NANOS
             .into_iter()
@@ -176,7 +192,11 @@ impl Scale {
             .map(|quantum_nanos| {
                 let quanta = window_nanos / quantum_nanos;
                 let divisor = greatest_common_divisor(amount, quanta);
-                Self { quantum_nanos, per_quantum: amount / divisor, per_unit: quanta / divisor }
+                Self {
+                    quantum_nanos,
+                    per_quantum: amount / divisor,
+                    per_unit: quanta / divisor,
+                }
             })
             .find(|scale| scale.fits(burst))
             .ok_or(inexact)

@@ -23,7 +23,11 @@ impl Time {
     /// The instant that many nanoseconds after the epoch, or [`Time::END`] if that is later.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
-        if nanos > Self::END.0 { Self::END } else { Self(nanos) }
+        if nanos > Self::END.0 {
+            Self::END
+        } else {
+            Self(nanos)
+        }
     }
 
     /// Nanoseconds since the epoch.

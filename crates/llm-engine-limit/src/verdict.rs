@@ -103,7 +103,9 @@ impl fmt::Display for Words {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMES: [(u64, &str); 4] = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
         let seconds = self.0.as_secs();
-        let whole = NAMES.iter().find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));
+        let whole = NAMES
+            .iter()
+            .find(|(length, _)| seconds >= *length && seconds.is_multiple_of(*length));
         match whole {
             Some((length, name)) if self.0.subsec_nanos() == 0 => match seconds / length {
                 1 => f.write_str(name),

@@ -84,11 +84,15 @@ impl Decoder {
 
     /// Bytes held for the event that is not yet whole.
     fn held(&self) -> usize {
-        (self.buffer.len() - self.start).min(self.searched - self.start) + self.data.as_ref().map_or(0, Vec::len)
+        (self.buffer.len() - self.start).min(self.searched - self.start)
+            + self.data.as_ref().map_or(0, Vec::len)
     }
 
     fn next_line(&mut self) -> Option<&[u8]> {
-        match self.buffer[self.searched..].iter().position(|&byte| byte == b'\n') {
+        match self.buffer[self.searched..]
+            .iter()
+            .position(|&byte| byte == b'\n')
+        {
             Some(offset) => {
                 let end = self.searched + offset;
                 let line = &self.buffer[self.start..end];

@@ -98,7 +98,10 @@ pub struct InvalidRequest {
 }
 
 fn invalid(param: &'static str, message: impl Into<String>) -> InvalidRequest {
-    InvalidRequest { message: message.into(), param: Some(param) }
+    InvalidRequest {
+        message: message.into(),
+        param: Some(param),
+    }
 }
 
 impl Request {
@@ -117,10 +120,23 @@ impl Request {
                 param: None,
             });
         };
-        Self::from_fields(kind, fields)
+        let request = Self::from_fields(kind, fields)?;
+        let stop = request
+            .sampling
+            .stop
+            .as_ref()
+            .map(Stop::sequences)
+            .unwrap_or_default();
+        if stop.len() > 4 {
+            return Err(invalid(
+                "stop",
+                format!("'stop' has {} sequences; it may have up to 4", stop.len()),
+            ));
+        }
+        Ok(request)
     }
 
-    /// Checks the fields of a request.
+    /// Checks the fields of a request. Unlike [`Self::parse`] it takes any number of stop sequences, as v1 does.
     ///
     /// # Errors
     /// [`InvalidRequest`] names the first field that is wrong.
@@ -229,11 +245,15 @@ impl Sampling {
             max_completion_tokens: field(fields, "max_completion_tokens", "a whole number of at least 1")?,
             temperature: field(fields, "temperature", "a number from 0 to 2")?,
             top_p: field(fields, "top_p", "a number above 0 and up to 1")?,
-            top_k: field(fields, "top_k", "a whole number of at least 1, or -1 for all tokens")?,
+            top_k: field(
+                fields,
+                "top_k",
+                "a whole number of at least 1, or -1 for all tokens",
+            )?,
             presence_penalty: field(fields, "presence_penalty", "a number from -2 to 2")?,
             frequency_penalty: field(fields, "frequency_penalty", "a number from -2 to 2")?,
             seed: field(fields, "seed", "a whole number")?,
-            stop: field(fields, "stop", "a text or a list of up to 4 texts")?,
+            stop: field(fields, "stop", "a text or a list of texts")?,
             include_stop_str_in_output: field(fields, "include_stop_str_in_output", "true or false")?,
             n: field(fields, "n", "a whole number from 1 to 128")?,
         };
@@ -243,9 +263,10 @@ impl Sampling {
 
     fn check(&self) -> Result<(), InvalidRequest> {
         let within = |name: &'static str, value: Option<f32>, low: f32, high: f32| match value {
-            Some(value) if !(low..=high).contains(&value) => {
-                Err(invalid(name, format!("'{name}' is {value}; it must be from {low} to {high}")))
-            }
+            Some(value) if !(low..=high).contains(&value) => Err(invalid(
+                name,
+                format!("'{name}' is {value}; it must be from {low} to {high}"),
+            )),
             _ => Ok(()),
         };
         within("temperature", self.temperature, 0.0, 2.0)?;
@@ -254,16 +275,23 @@ impl Sampling {
         if let Some(top_p) = self.top_p
             && !(top_p > 0.0 && top_p <= 1.0)
         {
-            return Err(invalid("top_p", format!("'top_p' is {top_p}; it must be above 0 and up to 1")));
+            return Err(invalid(
+                "top_p",
+                format!("'top_p' is {top_p}; it must be above 0 and up to 1"),
+            ));
         }
         if let Some(top_k) = self.top_k
             && (top_k == 0 || top_k < -1)
         {
-            return Err(invalid("top_k", format!("'top_k' is {top_k}; it must be at least 1, or -1 for all")));
+            return Err(invalid(
+                "top_k",
+                format!("'top_k' is {top_k}; it must be at least 1, or -1 for all"),
+            ));
         }
-        for (name, tokens) in
-            [("max_tokens", self.max_tokens), ("max_completion_tokens", self.max_completion_tokens)]
-        {
+        for (name, tokens) in [
+            ("max_tokens", self.max_tokens),
+            ("max_completion_tokens", self.max_completion_tokens),
+        ] {
             if tokens == Some(0) {
                 return Err(invalid(name, format!("'{name}' is 0; it must be at least 1")));
             }
@@ -272,10 +300,6 @@ impl Sampling {
             && !(1..=128).contains(&n)
         {
             return Err(invalid("n", format!("'n' is {n}; it must be from 1 to 128")));
-        }
-        let stop = self.stop.as_ref().map(Stop::sequences).unwrap_or_default();
-        if stop.len() > 4 {
-            return Err(invalid("stop", format!("'stop' has {} sequences; it may have up to 4", stop.len())));
         }
         Ok(())
     }
@@ -304,7 +328,10 @@ fn check_messages(messages: Option<&Value>) -> Result<(), InvalidRequest> {
     }
     for (index, message) in messages.iter().enumerate() {
         if !message.get("role").is_some_and(Value::is_string) {
-            return Err(invalid("messages", format!("'messages[{index}].role' must be a text")));
+            return Err(invalid(
+                "messages",
+                format!("'messages[{index}].role' must be a text"),
+            ));
         }
     }
     Ok(())

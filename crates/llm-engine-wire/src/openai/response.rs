@@ -20,7 +20,11 @@ impl Usage {
     /// The usage with its sum.
     #[must_use]
     pub fn new(prompt_tokens: u64, completion_tokens: u64) -> Self {
-        Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
+        Self {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens + completion_tokens,
+        }
     }
 }
 
@@ -146,7 +150,11 @@ impl Response {
             object: object.to_owned(),
             created: 0,
             model: String::new(),
-            choices: vec![Choice { message, text, ..Choice::default() }],
+            choices: vec![Choice {
+                message,
+                text,
+                ..Choice::default()
+            }],
             usage: Usage::default(),
         }
     }
@@ -179,7 +187,10 @@ impl Response {
 
 impl Message {
     fn assistant() -> Self {
-        Self { role: "assistant".to_owned(), content: String::new() }
+        Self {
+            role: "assistant".to_owned(),
+            content: String::new(),
+        }
     }
 }
 

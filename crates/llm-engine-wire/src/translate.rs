@@ -1,0 +1,105 @@
+//! From LLM Engine's v1 to OpenAI's dialect and back.
+
+use serde_json::{Map, Value, json};
+
+use crate::openai::{Chunk, InvalidRequest, Kind, Request, Response, Usage};
+use crate::v1::{CompletionRequest, Frame, Guided, Output, StreamOutput, SyncResponse};
+
+/// The same request in OpenAI's dialect: on the completions route, or, where prompts shall go through the model's chat
+/// template, as a chat of one message.
+///
+/// # Errors
+/// [`InvalidRequest`] if a value is one that only v1 allows.
+pub fn to_openai(request: &CompletionRequest, prompt_as_chat: bool) -> Result<Request, InvalidRequest> {
+    let mut fields = Map::new();
+    let mut set = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+    set("model", request.model.as_str().into());
+    let kind = if prompt_as_chat {
+        set("messages", json!([{ "role": "user", "content": request.prompt }]));
+        Kind::Chat
+    } else {
+        set("prompt", request.prompt.as_str().into());
+        Kind::Completion
+    };
+    set("max_tokens", request.max_new_tokens.into());
+    set("temperature", request.temperature.into());
+    if !request.stop_sequences.is_empty() {
+        set("stop", request.stop_sequences.as_slice().into());
+    }
+    if let Some(penalty) = request.presence_penalty {
+        set("presence_penalty", penalty.into());
+    }
+    if let Some(penalty) = request.frequency_penalty {
+        set("frequency_penalty", penalty.into());
+    }
+    if let Some(top_k) = request.top_k {
+        set("top_k", top_k.into());
+    }
+    if let Some(top_p) = request.top_p {
+        set("top_p", top_p.into());
+    }
+    if request.include_stop_str_in_output {
+        set("include_stop_str_in_output", true.into());
+    }
+    if !request.skip_special_tokens {
+        set("skip_special_tokens", false.into());
+    }
+    match &request.guided {
+        Some(Guided::Json(schema)) => set("guided_json", Value::Object(schema.clone())),
+        Some(Guided::Regex(regex)) => set("guided_regex", regex.as_str().into()),
+        Some(Guided::Choice(choices)) => set("guided_choice", choices.as_slice().into()),
+        Some(Guided::Grammar(grammar)) => set("guided_grammar", grammar.as_str().into()),
+        None => None,
+    };
+    if request.return_token_log_probs {
+        // The chat route wants a switch, the completions route the number of alternatives.
+        set("logprobs", if prompt_as_chat { true.into() } else { 1.into() });
+    }
+    Request::from_fields(kind, fields)
+}
+
+/// The answer of the sync route.
+#[must_use]
+pub fn to_sync_response(request_id: &str, response: &Response) -> SyncResponse {
+    let choice = response.choices.first();
+    let message = choice
+        .and_then(|choice| choice.message.as_ref())
+        .map(|message| message.content.as_str());
+    let text = message.or_else(|| choice.and_then(|choice| choice.text.as_deref()));
+    SyncResponse {
+        request_id: request_id.to_owned(),
+        output: Output {
+            text: text.unwrap_or_default().to_owned(),
+            num_prompt_tokens: Some(response.usage.prompt_tokens),
+            num_completion_tokens: response.usage.completion_tokens,
+            tokens: None,
+        },
+    }
+}
+
+/// A frame that adds the text of a chunk; `generated` is the number of tokens so far.
+#[must_use]
+pub fn to_frame(request_id: &str, chunk: &Chunk, generated: u64) -> Frame {
+    let text = chunk.choices.first().map_or("", |choice| choice.added_text());
+    frame(request_id, text, None, generated)
+}
+
+/// The last frame of a stream, which alone carries the number of prompt tokens.
+#[must_use]
+pub fn to_last_frame(request_id: &str, usage: Usage) -> Frame {
+    frame(request_id, "", Some(usage.prompt_tokens), usage.completion_tokens)
+}
+
+fn frame(request_id: &str, text: &str, last_with_prompt_tokens: Option<u64>, generated: u64) -> Frame {
+    Frame {
+        request_id: request_id.to_owned(),
+        output: Some(StreamOutput {
+            text: text.to_owned(),
+            finished: last_with_prompt_tokens.is_some(),
+            num_prompt_tokens: last_with_prompt_tokens,
+            num_completion_tokens: Some(generated),
+            token: None,
+        }),
+        error: None,
+    }
+}

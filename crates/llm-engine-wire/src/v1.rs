@@ -1,0 +1,9 @@
+//! LLM Engine's own first API: `/v1/llm/completions-sync` and `/v1/llm/completions-stream`.
+
+mod endpoint;
+mod request;
+mod response;
+
+pub use endpoint::{Endpoint, EndpointList, EndpointStatus};
+pub use request::{CompletionRequest, Guided, RequestError};
+pub use response::{Frame, Output, StreamError, StreamErrorContent, StreamOutput, SyncResponse, TokenOutput};
