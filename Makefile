@@ -1,0 +1,42 @@
+# What to type. The work is in scripts/.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench lint fmt clean
+
+BINARY := $(or $(CARGO_TARGET_DIR),target)/release/llm-engine
+BUILD := scripts/with-tools.sh cargo build --release -p llm-engine --features worker
+
+help:
+	@echo 'make run     build, fetch the model, start the server; make run ARGS="--config my.toml"'
+	@echo 'make test    everything that has to hold: format, lints, documentation, Rust and Python tests'
+	@echo 'make bench   the limiter and the model runner, beside what they are measured against'
+	@echo 'make lint    format and lints only'
+	@echo 'make fmt     format the Rust code'
+	@echo 'make clean   remove what was built and .venv; the fetched model stays in the cache folder'
+
+run:
+	@scripts/setup.sh build
+	@$(BUILD)
+	@exec $(BINARY) serve $(ARGS)
+
+test:
+	@scripts/setup.sh test
+	@scripts/with-tools.sh scripts/test.sh
+
+bench:
+	@scripts/setup.sh build
+	@$(BUILD)
+	@scripts/with-tools.sh cargo bench -p llm-engine-limit --bench admit
+	@LLM_ENGINE_TEST_GGUF="$${LLM_ENGINE_TEST_GGUF:-$$($(BINARY) fetch-model)}" \
+		scripts/with-tools.sh cargo bench -p llm-engine-worker --bench decode
+
+lint:
+	@scripts/setup.sh lint
+	@scripts/with-tools.sh scripts/test.sh lint
+
+fmt:
+	@cargo fmt --all
+
+clean:
+	cargo clean
+	rm -rf .venv

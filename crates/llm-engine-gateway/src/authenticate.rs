@@ -1,0 +1,87 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::CallerSetup;
+
+/// Who sent a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The configured name.
+    pub name: Arc<str>,
+    /// The number by which policies know the caller.
+    pub(crate) id: u32,
+    pub(crate) team: u32,
+}
+
+/// No caller has this key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the API key is not known")]
+pub struct Unauthenticated;
+
+/// The SHA-256 digest of an API key: all that is kept of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ApiKeyDigest([u8; 32]);
+
+impl ApiKeyDigest {
+    /// Of this key.
+    #[must_use]
+    pub fn of(api_key: &str) -> Self {
+        Self(Sha256::digest(api_key.as_bytes()).into())
+    }
+
+    /// From its 64 hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        if digits.len() != 64 || !digits.is_ascii() {
+            return None;
+        }
+        let mut digest = [0; 32];
+        for (index, byte) in digest.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[2 * index..2 * index + 2], 16).ok()?;
+        }
+        Some(Self(digest))
+    }
+}
+
+impl fmt::Debug for ApiKeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKeyDigest(…)")
+    }
+}
+
+/// The callers by the digests of their keys.
+#[derive(Debug)]
+pub(crate) struct Callers(HashMap<[u8; 32], Caller>);
+
+impl Callers {
+    /// Each caller's id is its position.
+    pub(crate) fn new(callers: Vec<CallerSetup>) -> Self {
+        let caller = |(id, setup): (u32, CallerSetup)| {
+            (
+                setup.api_key.0,
+                Caller {
+                    name: setup.name.into(),
+                    id,
+                    team: setup.team,
+                },
+            )
+        };
+        Self((0..).zip(callers).map(caller).collect())
+    }
+
+    pub(crate) fn authenticate(&self, api_key: &str) -> Result<Caller, Unauthenticated> {
+        let digest = ApiKeyDigest::of(api_key).0;
+        let (known, caller) = self.0.get_key_value(&digest).ok_or(Unauthenticated)?;
+        // The look-up tells at most how much of a digest is shared with a known one, which says nothing about the key;
+        // the decision itself takes the same time for every key.
+        if bool::from(known.ct_eq(&digest)) {
+            Ok(caller.clone())
+        } else {
+            Err(Unauthenticated)
+        }
+    }
+}

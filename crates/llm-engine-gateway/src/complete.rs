@@ -1,0 +1,85 @@
+use llm_engine_wire::openai::Request;
+use serde_json::{Map, Value};
+
+use crate::attempt::attempt;
+use crate::price::price;
+use crate::report::Record;
+use crate::settle::Running;
+use crate::stream::AnswerStream;
+use crate::{Caller, Failure, Gateway, Refusal, Route};
+
+/// What a request led to. Its permit lives in the body, and is settled when the body ends or is dropped.
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// Events as they come.
+    Stream(Box<AnswerStream>),
+    /// A whole answer of a deployment that was asked for one, passed through.
+    Whole(Map<String, Value>),
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompleteError {
+    /// We said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The deployment did not deliver.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl CompleteError {
+    /// The word in the answer's body and in the log.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.code.as_str(),
+            Self::Failed(failure) => failure.code(),
+        }
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Refused(refusal) => refusal.code.status(),
+            Self::Failed(failure) => failure.status(),
+        }
+    }
+}
+
+impl Gateway {
+    /// Carries one request to the first token of its answer: price, admit, wait, attempt. What follows, up to settling
+    /// and reporting, happens as the answer is read or dropped.
+    ///
+    /// # Errors
+    /// [`CompleteError::Refused`] has reserved nothing; [`CompleteError::Failed`] is settled.
+    pub async fn complete(
+        &self,
+        caller: &Caller,
+        route: &Route,
+        request: &Request,
+        request_id: &str,
+    ) -> Result<AnswerBody, CompleteError> {
+        let mut record = Record::begin(request_id, caller, route);
+        let prepared = async {
+            self.refuse_while_draining()?;
+            let price = price(route, request, self.limits.counts_input()).await;
+            let permit = self.limits.admit(caller, route, price.cost)?;
+            let place = route.queue.place().await?;
+            route.refuse_while_down()?;
+            Ok((price, permit, place))
+        };
+        let (price, permit, place) = prepared.await.inspect_err(|error| record.ended_by(error))?;
+        record.admitted();
+        let running = Running::new(
+            permit,
+            place,
+            record,
+            route.deployment.clone(),
+            request_id,
+            &self.requests,
+        );
+        Ok(attempt(route, request, price, request_id, running).await?)
+    }
+}

@@ -1,0 +1,271 @@
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request as HttpRequest, Response, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyperlocal::UnixConnector;
+use llm_engine_wire::openai::{Kind, Request, Upstream, Usage};
+use llm_engine_wire::worker::{
+    CancelRequest, CancelResponse, REQUEST_ID_HEADER, TokenizeRequest, TokenizeResponse,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::supervise::{Worker, WorkerState};
+use crate::{Failure, RemoteSetup, RouteStatus, SetupError};
+
+/// One model at one upstream with one credential.
+#[derive(Debug)]
+pub(crate) struct Deployment {
+    /// The upstream's own name of the model.
+    model: String,
+    upstream: UpstreamServer,
+}
+
+/// Who answers, and how it is reached.
+enum UpstreamServer {
+    /// A model worker that we started; its socket is another one after each start.
+    Worker {
+        worker: Worker,
+        client: Client<UnixConnector, Full<Bytes>>,
+    },
+    /// An OpenAI-compatible server.
+    Remote {
+        /// The URL up to and including `/v1`, without a slash at the end.
+        base: String,
+        authorization: Option<HeaderValue>,
+        client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    },
+}
+
+/// How long a deployment may take to say whether it is well, to count a prompt, or to cancel.
+const SMALL_QUESTION: Duration = Duration::from_secs(2);
+/// The longest answer to one of those.
+const SMALL_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+const IDLE_CONNECTION: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_secs(5);
+
+impl Deployment {
+    pub(crate) fn worker(model: &str, worker: Worker) -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .build(UnixConnector);
+        Self {
+            model: model.to_owned(),
+            upstream: UpstreamServer::Worker { worker, client },
+        }
+    }
+
+    pub(crate) fn remote(public_name: &str, setup: RemoteSetup) -> Result<Self, SetupError> {
+        let base = setup.url.trim_end_matches('/').to_owned();
+        let uri: Option<Uri> = base.parse().ok();
+        let scheme = uri.as_ref().and_then(Uri::scheme_str);
+        if !matches!(scheme, Some("http" | "https")) {
+            return Err(SetupError::Url {
+                model: public_name.to_owned(),
+                url: setup.url,
+            });
+        }
+        let authorization = match setup
+            .api_key
+            .map(|key| HeaderValue::from_str(&format!("Bearer {key}")))
+        {
+            Some(Ok(mut value)) => {
+                value.set_sensitive(true);
+                Some(value)
+            }
+            Some(Err(_)) => {
+                return Err(SetupError::ApiKey {
+                    model: public_name.to_owned(),
+                });
+            }
+            None => None,
+        };
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT));
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .build(connector.wrap_connector(tcp));
+        let upstream = UpstreamServer::Remote {
+            base,
+            authorization,
+            client,
+        };
+        Ok(Self {
+            model: setup.model,
+            upstream,
+        })
+    }
+
+    /// Whether a request can be sent now.
+    pub(crate) fn is_up(&self) -> bool {
+        match &self.upstream {
+            UpstreamServer::Worker { worker, .. } => matches!(worker.state(), WorkerState::Ready(_)),
+            // Only an attempt can tell.
+            UpstreamServer::Remote { .. } => true,
+        }
+    }
+
+    /// Whether it would answer a request now.
+    pub(crate) async fn status(&self) -> RouteStatus {
+        let path = match &self.upstream {
+            UpstreamServer::Worker { worker, .. } => match worker.state() {
+                WorkerState::Ready(_) => "/health",
+                WorkerState::Starting => return RouteStatus::Starting,
+                WorkerState::Down => return RouteStatus::Down,
+            },
+            UpstreamServer::Remote { .. } => "/models",
+        };
+        match timeout(SMALL_QUESTION, self.send(Method::GET, path, None, Bytes::new())).await {
+            Ok(Ok(response)) if response.status().is_success() => RouteStatus::Ready,
+            _ => RouteStatus::Down,
+        }
+    }
+
+    /// Whether it can cancel a request and say what it has used.
+    pub(crate) fn can_cancel(&self) -> bool {
+        matches!(self.upstream, UpstreamServer::Worker { .. })
+    }
+
+    /// Whether whole answers are to be put together from a stream: then tokens are counted as they come, and a caller
+    /// that hangs up pays for what was generated. Only where that loses nothing: the worker answers with text alone.
+    pub(crate) fn prefers_stream(&self) -> bool {
+        matches!(self.upstream, UpstreamServer::Worker { .. })
+    }
+
+    /// Sends a request, and returns when the head of the answer has come.
+    pub(crate) async fn generate(
+        &self,
+        request: &Request,
+        max_output_tokens: u64,
+        stream: bool,
+        request_id: &str,
+    ) -> Result<Response<Incoming>, Failure> {
+        let body = request.upstream_body(&Upstream {
+            model: &self.model,
+            max_output_tokens: Some(max_output_tokens),
+            stream,
+            continuous_usage: matches!(self.upstream, UpstreamServer::Worker { .. }),
+        });
+        let path = match (&self.upstream, request.kind) {
+            (UpstreamServer::Worker { .. }, Kind::Chat) => "/v1/chat/completions",
+            (UpstreamServer::Worker { .. }, Kind::Completion) => "/v1/completions",
+            (UpstreamServer::Remote { .. }, kind) => kind.path(),
+        };
+        self.send(Method::POST, path, Some(request_id), body.into()).await
+    }
+
+    /// The exact number of prompt tokens; `None` if the deployment can't tell.
+    pub(crate) async fn count_prompt_tokens(&self, request: &Request) -> Option<u64> {
+        if matches!(self.upstream, UpstreamServer::Remote { .. }) {
+            return None;
+        }
+        let question = TokenizeRequest {
+            model: self.model.clone(),
+            prompt: request.field("prompt").cloned(),
+            messages: request.field("messages").cloned(),
+        };
+        let answer: TokenizeResponse = self.ask("/tokenize", &question).await?;
+        Some(answer.count)
+    }
+
+    /// Ends a request, and returns all that it has used; `None` if the deployment does not know it.
+    pub(crate) async fn cancel(&self, request_id: &str) -> Option<Usage> {
+        let question = CancelRequest {
+            request_id: request_id.to_owned(),
+        };
+        let answer: CancelResponse = self.ask("/cancel", &question).await?;
+        Some(answer.usage)
+    }
+
+    async fn ask<A: DeserializeOwned>(&self, path: &str, question: &impl Serialize) -> Option<A> {
+        let body = serde_json::to_vec(question).ok()?.into();
+        let answer = async {
+            let response = self.send(Method::POST, path, None, body).await.ok()?;
+            if !response.status().is_success() {
+                return None;
+            }
+            let body = Limited::new(response.into_body(), SMALL_ANSWER_BYTES)
+                .collect()
+                .await
+                .ok()?;
+            serde_json::from_slice(&body.to_bytes()).ok()
+        };
+        timeout(SMALL_QUESTION, answer).await.ok().flatten()
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        request_id: Option<&str>,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut request = HttpRequest::builder()
+            .method(method)
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json, text/event-stream");
+        if let Some(request_id) = request_id {
+            request = request.header(REQUEST_ID_HEADER, request_id);
+        }
+        let broken = |error: &dyn fmt::Display| Failure::Broken(error.to_string());
+        let answer = match &self.upstream {
+            UpstreamServer::Worker { worker, client } => {
+                let WorkerState::Ready(socket) = worker.state() else {
+                    return Err(Failure::Unreachable("its process is not running".to_owned()));
+                };
+                let uri: Uri = hyperlocal::Uri::new(socket, path).into();
+                let request = request
+                    .uri(uri)
+                    .body(Full::new(body))
+                    .map_err(|error| broken(&error))?;
+                client.request(request)
+            }
+            UpstreamServer::Remote {
+                base,
+                authorization,
+                client,
+            } => {
+                if let Some(value) = authorization {
+                    request = request.header(AUTHORIZATION, value);
+                }
+                let request = request.uri(format!("{base}{path}")).body(Full::new(body));
+                client.request(request.map_err(|error| broken(&error))?)
+            }
+        };
+        answer.await.map_err(|error| {
+            let cause =
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            if error.is_connect() {
+                Failure::Unreachable(cause)
+            } else {
+                Failure::Broken(cause)
+            }
+        })
+    }
+}
+
+impl fmt::Debug for UpstreamServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Worker { worker, .. } => f.debug_tuple("Worker").field(worker).finish(),
+            Self::Remote { base, .. } => f.debug_tuple("Remote").field(base).finish(),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+use std::time::Duration;
+
+/// The deployment did not deliver.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No connection could be made, so it knows nothing of the request.
+    #[error("the model server can't be reached: {0}")]
+    Unreachable(String),
+    /// It broke off, failed, or answered nonsense.
+    #[error("the model server failed: {0}")]
+    Broken(String),
+    /// It took too long.
+    #[error("the model server did not answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// It refuses the request as it is.
+    #[error("{message}")]
+    Rejected {
+        /// The deployment's own words.
+        message: String,
+        /// Its word for programs, such as `context_length_exceeded`.
+        code: Option<String>,
+        /// The field that it complains about.
+        param: Option<String>,
+    },
+    /// It said 429.
+    #[error("the model server is limiting requests; try again in about {} s", .retry_after.as_secs_f64().ceil())]
+    Limited {
+        /// Its own hint, or a guess.
+        retry_after: Duration,
+    },
+}
+
+/// Whose mistake it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The request has to change.
+    Caller,
+    /// The deployment has to recover.
+    Upstream,
+}
+
+impl Failure {
+    /// Whose mistake it was.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Rejected { .. } => Fault::Caller,
+            Self::Unreachable(_) | Self::Broken(_) | Self::TimedOut(_) | Self::Limited { .. } => {
+                Fault::Upstream
+            }
+        }
+    }
+
+    /// The word in the answer's body and in the log.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) | Self::Broken(_) => "upstream_failed",
+            Self::TimedOut(_) => "upstream_timeout",
+            Self::Rejected { .. } => "upstream_rejected",
+            Self::Limited { .. } => "upstream_limited",
+        }
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Unreachable(_) | Self::Broken(_) => 502,
+            Self::TimedOut(_) => 504,
+            Self::Rejected { .. } => 400,
+            Self::Limited { .. } => 429,
+        }
+    }
+
+    /// When another attempt makes sense, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Limited { retry_after } => Some(*retry_after),
+            Self::Unreachable(_) | Self::Broken(_) | Self::TimedOut(_) | Self::Rejected { .. } => None,
+        }
+    }
+}

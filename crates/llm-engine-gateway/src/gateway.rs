@@ -1,0 +1,167 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admit::Limits;
+use crate::authenticate::Callers;
+use crate::deployment::Deployment;
+use crate::resolve::Routes;
+use crate::supervise::Worker;
+use crate::wait::Queue;
+use crate::{
+    Caller, CompleteError, DeploymentSetup, Level, ModelSetup, Refusal, Route, Setup, SetupError,
+    Unauthenticated, UnknownModel,
+};
+
+/// Callers, routes, limits and deployments: all that requests need and share.
+#[derive(Debug)]
+pub struct Gateway {
+    callers: Callers,
+    routes: Routes,
+    pub(crate) limits: Arc<Limits>,
+    /// One token for each running request, and the tasks that settle what was abandoned.
+    pub(crate) requests: TaskTracker,
+    draining: AtomicBool,
+    workers: TaskTracker,
+    stop_workers: CancellationToken,
+}
+
+/// What a caller is told who comes while we are shutting down: another server, or this one started again.
+const AFTER_DRAINING: Duration = Duration::from_secs(10);
+/// About how long a model worker takes to come back.
+const AFTER_WORKER_START: Duration = Duration::from_secs(3);
+
+impl Gateway {
+    /// Makes a gateway and starts its model workers; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`SetupError`] if a deployment can't be used as configured; no worker has been started then.
+    pub fn start(setup: Setup) -> Result<Self, SetupError> {
+        let workers = TaskTracker::new();
+        let stop_workers = CancellationToken::new();
+        let stop_on_error = stop_workers.clone().drop_guard();
+        let routes: Result<Vec<Route>, SetupError> = (0..)
+            .zip(setup.models)
+            .map(|(id, model)| route(id, model, &setup.socket_folder, &workers, &stop_workers))
+            .collect();
+        let gateway = Self {
+            callers: Callers::new(setup.callers),
+            routes: Routes::new(routes?),
+            limits: Arc::new(Limits::new(setup.policies)),
+            requests: TaskTracker::new(),
+            draining: AtomicBool::new(false),
+            workers,
+            stop_workers: stop_on_error.disarm(),
+        };
+        Ok(gateway)
+    }
+
+    /// Who has this API key.
+    ///
+    /// # Errors
+    /// [`Unauthenticated`] if nobody has.
+    pub fn authenticate(&self, api_key: &str) -> Result<Caller, Unauthenticated> {
+        self.callers.authenticate(api_key)
+    }
+
+    /// What stands behind the name of a model.
+    ///
+    /// # Errors
+    /// [`UnknownModel`] if nothing does.
+    pub fn resolve(&self, model: &str) -> Result<Arc<Route>, UnknownModel> {
+        self.routes.resolve(model)
+    }
+
+    /// Every model, in the order of the configuration.
+    #[must_use]
+    pub fn routes(&self) -> &[Arc<Route>] {
+        self.routes.all()
+    }
+
+    /// How every quota that applies to this caller's requests for this model stands.
+    #[must_use]
+    pub fn levels(&self, caller: &Caller, route: &Route) -> Vec<Level> {
+        self.limits.levels(caller, route)
+    }
+
+    /// From now on new requests are refused.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.requests.close();
+    }
+
+    /// Whether [`Self::drain`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Returns when, after [`Self::drain`], no request is running any more.
+    pub async fn drained(&self) {
+        self.requests.wait().await;
+    }
+
+    /// Ends the model workers.
+    pub async fn stop(&self) {
+        self.stop_workers.cancel();
+        self.workers.close();
+        self.workers.wait().await;
+    }
+
+    pub(crate) fn refuse_while_draining(&self) -> Result<(), CompleteError> {
+        if self.is_draining() {
+            Err(Refusal::draining(AFTER_DRAINING).into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Route {
+    /// Requests that are running now.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.queue.running()
+    }
+
+    pub(crate) fn refuse_while_down(&self) -> Result<(), CompleteError> {
+        if self.deployment.is_up() {
+            return Ok(());
+        }
+        Err(Refusal::no_deployment(&self.name, AFTER_WORKER_START).into())
+    }
+}
+
+fn route(
+    id: u32,
+    model: ModelSetup,
+    socket_folder: &Path,
+    workers: &TaskTracker,
+    stop_workers: &CancellationToken,
+) -> Result<Route, SetupError> {
+    let deployment = match model.deployment {
+        DeploymentSetup::Worker(setup) => {
+            let worker = Worker::start(&model.name, setup, socket_folder, workers, stop_workers.clone());
+            Deployment::worker(&model.name, worker)
+        }
+        DeploymentSetup::Remote(setup) => Deployment::remote(&model.name, setup)?,
+    };
+    Ok(Route {
+        id,
+        queue: Queue::new(
+            &model.name,
+            model.concurrency,
+            model.queue_wait,
+            model.queue_length,
+        ),
+        name: model.name,
+        aliases: model.aliases,
+        chat_template_for_prompts: model.chat_template_for_prompts,
+        default_output_tokens: model.default_output_tokens,
+        deployment: Arc::new(deployment),
+    })
+}

@@ -1,0 +1,62 @@
+use llm_engine_limit::Cost;
+use llm_engine_wire::openai::{Kind, Request};
+use serde_json::Value;
+
+use crate::Route;
+
+/// The upper bound of what a request may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Price {
+    pub(crate) cost: Cost,
+    /// The most output tokens of each answer, to be sent to the deployment so that the bound holds.
+    pub(crate) max_output_tokens: u64,
+}
+
+/// Prices a request. With `count_exactly` the deployment is asked for the number of prompt tokens, if it can tell; else
+/// the number is estimated. A request that names no maximum gets the route's default.
+pub(crate) async fn price(route: &Route, request: &Request, count_exactly: bool) -> Price {
+    let counted = if count_exactly {
+        route.deployment.count_prompt_tokens(request).await
+    } else {
+        None
+    };
+    let max_output_tokens = request.max_output_tokens().unwrap_or(route.default_output_tokens);
+    let cost = Cost {
+        requests: 1,
+        input_tokens: counted.unwrap_or_else(|| estimate_prompt_tokens(request)),
+        output_tokens: max_output_tokens.saturating_mul(request.answers()),
+    };
+    Price {
+        cost,
+        max_output_tokens,
+    }
+}
+
+/// English text has about four bytes a token; three leave some room. Chat templates add a few tokens to each message.
+const BYTES_PER_TOKEN: usize = 3;
+const TOKENS_PER_MESSAGE: usize = 8;
+
+fn estimate_prompt_tokens(request: &Request) -> u64 {
+    let (bytes, messages) = match request.kind {
+        Kind::Chat => {
+            let messages = request.field("messages").and_then(Value::as_array);
+            (
+                request.field("messages").map_or(0, text_bytes),
+                messages.map_or(0, Vec::len) + 1,
+            )
+        }
+        Kind::Completion => (request.field("prompt").map_or(0, text_bytes), 0),
+    };
+    (bytes.div_ceil(BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * messages).max(1) as u64
+}
+
+/// Bytes of all texts in a value; a number is a token id.
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(text_bytes).sum(),
+        Value::Object(fields) => fields.values().map(text_bytes).sum(),
+        Value::Number(_) => BYTES_PER_TOKEN,
+        Value::Bool(_) | Value::Null => 0,
+    }
+}

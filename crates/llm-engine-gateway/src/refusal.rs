@@ -1,0 +1,176 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use llm_engine_limit as limit;
+
+/// We said no. Status, headers, body, log and metrics of the answer all come from this value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// A stable word for programs.
+    pub code: RefusalCode,
+    /// One sentence for a person: what refused, its limit, how much was asked, when to come back.
+    pub message: String,
+    /// The policy that refused, the one with the longest wait if there are several.
+    pub policy: Option<Arc<str>>,
+    /// That policy's limit.
+    pub limit: Option<u64>,
+    /// When to come back. `None`: no wait would help.
+    pub retry_after: Option<Duration>,
+    /// Whether the request would be admitted at exactly that time, with nothing else happening.
+    pub exact: bool,
+}
+
+/// Why we said no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalCode {
+    /// A quota.
+    RateLimited,
+    /// The model is full.
+    Saturated,
+    /// More than a quota ever admits.
+    NeverFits,
+    /// We are shutting down.
+    Draining,
+    /// Nothing can run the model at the moment.
+    NoDeployment,
+}
+
+impl RefusalCode {
+    /// The word in the answer's body and in the log.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate_limited",
+            Self::Saturated => "saturated",
+            Self::NeverFits => "never_fits",
+            Self::Draining => "draining",
+            Self::NoDeployment => "no_deployment",
+        }
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        match self {
+            // The draft on RateLimit header fields would use 503 for reduced capacity; the published promise of this API
+            // is 429.
+            Self::RateLimited | Self::Saturated => 429,
+            Self::NeverFits => 400,
+            Self::Draining | Self::NoDeployment => 503,
+        }
+    }
+}
+
+impl Refusal {
+    /// The model has no place free, nor one in its queue.
+    pub(crate) fn saturated(model: &str, concurrency: usize, retry_after: Duration) -> Self {
+        Self::come_back(
+            RefusalCode::Saturated,
+            format!(
+                "The model {model} is working on as many requests as it can ({concurrency} at the same time); try again in \
+                 about {}.",
+                Seconds(retry_after)
+            ),
+            retry_after,
+        )
+    }
+
+    pub(crate) fn draining(retry_after: Duration) -> Self {
+        let message = format!(
+            "The server is shutting down; try again in about {}.",
+            Seconds(retry_after)
+        );
+        Self::come_back(RefusalCode::Draining, message, retry_after)
+    }
+
+    pub(crate) fn no_deployment(model: &str, retry_after: Duration) -> Self {
+        let message = format!(
+            "Nothing can run the model {model} at the moment; try again in about {}.",
+            Seconds(retry_after)
+        );
+        Self::come_back(RefusalCode::NoDeployment, message, retry_after)
+    }
+
+    fn come_back(code: RefusalCode, message: String, retry_after: Duration) -> Self {
+        Self {
+            code,
+            message,
+            policy: None,
+            limit: None,
+            retry_after: Some(retry_after),
+            exact: false,
+        }
+    }
+}
+
+impl From<limit::Refusal> for Refusal {
+    fn from(refusal: limit::Refusal) -> Self {
+        match refusal {
+            limit::Refusal::NeverFits(never) => Self {
+                code: RefusalCode::NeverFits,
+                message: format!(
+                    "Policy {} admits at most {} {} at once and this request may need {}; ask for less.",
+                    never.policy, never.burst, never.unit, never.asked
+                ),
+                policy: Some(never.policy),
+                limit: Some(never.burst),
+                retry_after: None,
+                exact: true,
+            },
+            limit::Refusal::NotNow(not_now) => Self::not_now(not_now),
+        }
+    }
+}
+
+impl Refusal {
+    fn not_now(not_now: limit::NotNow) -> Self {
+        let reasons: Vec<String> = not_now.refused.iter().map(reason).collect();
+        let longest = not_now.refused.into_iter().max_by_key(|refused| refused.wait);
+        let (policy, limit) = longest.map(|refused| (refused.policy, refused.limit)).unzip();
+        let about = if not_now.exact { "" } else { "about " };
+        Self {
+            code: RefusalCode::RateLimited,
+            message: format!(
+                "{}; try again in {about}{}.",
+                reasons.join(", and "),
+                Seconds(not_now.wait)
+            ),
+            policy,
+            limit,
+            retry_after: Some(not_now.wait),
+            exact: not_now.exact,
+        }
+    }
+}
+
+fn reason(refused: &limit::Refused) -> String {
+    let limit::Refused {
+        policy,
+        counted,
+        limit,
+        asked,
+        remaining,
+        wait: _,
+    } = refused;
+    match counted {
+        limit::Counted::PerWindow { .. } => {
+            format!(
+                "Policy {policy} allows {limit} {counted}, this request asks for {asked} and {remaining} are left"
+            )
+        }
+        limit::Counted::Concurrency => {
+            format!("Policy {policy} allows {limit} {counted}, and that many are running")
+        }
+    }
+}
+
+/// A wait as a person reads it: rounded up to a tenth of a second.
+struct Seconds(Duration);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tenths = self.0.as_nanos().div_ceil(100_000_000);
+        write!(f, "{}.{} s", tenths / 10, tenths % 10)
+    }
+}

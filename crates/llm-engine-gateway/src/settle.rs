@@ -1,0 +1,144 @@
+use std::sync::Arc;
+
+use llm_engine_limit::Cost;
+use llm_engine_wire::openai::Usage;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::admit::Permit;
+use crate::deployment::Deployment;
+use crate::report::Record;
+use crate::wait::Place;
+use crate::{CompleteError, Failure};
+
+/// A request that has been admitted and has a place. Wherever it is dropped, it is settled and reported once: a request
+/// that was sent and has not ended is cancelled at the deployment first, and charged what was generated until then.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// `None` once it has ended.
+    held: Option<Held>,
+    work: Work,
+    tasks: TaskTracker,
+}
+
+/// What a running request holds, given back in this order.
+#[derive(Debug)]
+struct Held {
+    permit: Permit,
+    _place: Place,
+    record: Record,
+    deployment: Arc<Deployment>,
+    request_id: String,
+    /// Shutting down waits for this.
+    _token: TaskTrackerToken,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// The deployment knows nothing of the request.
+    NotSent,
+    /// It may be working on it.
+    Sent,
+    /// It no longer is.
+    Ended,
+}
+
+impl Running {
+    pub(crate) fn new(
+        permit: Permit,
+        place: Place,
+        record: Record,
+        deployment: Arc<Deployment>,
+        request_id: &str,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let request_id = request_id.to_owned();
+        let held = Held {
+            permit,
+            _place: place,
+            record,
+            deployment,
+            request_id,
+            _token: tasks.token(),
+        };
+        Self {
+            held: Some(held),
+            work: Work::NotSent,
+            tasks: tasks.clone(),
+        }
+    }
+
+    /// The request is about to be sent; if nothing more becomes known it is charged the tokens of its prompt.
+    pub(crate) fn sent(&mut self, prompt_tokens: u64) {
+        self.work = Work::Sent;
+        if let Some(held) = &mut self.held {
+            held.count(Usage::new(prompt_tokens, 0), true);
+        }
+    }
+
+    /// What it has used so far. `estimated`: chunks were counted, not tokens.
+    pub(crate) fn count(&mut self, usage: Usage, estimated: bool) {
+        if let Some(held) = &mut self.held {
+            held.count(usage, estimated);
+        }
+    }
+
+    /// The first event has come.
+    pub(crate) fn first_event(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.record.first_event();
+        }
+    }
+
+    /// The answer is whole.
+    pub(crate) fn completed(mut self) {
+        self.work = Work::Ended;
+        if let Some(held) = &mut self.held {
+            held.record.completed();
+        }
+    }
+
+    /// There will be no (whole) answer. `begun`: some of it has arrived and counts; else only the request itself does,
+    /// and not even that if it could not be delivered.
+    pub(crate) fn failed(mut self, failure: &Failure, begun: bool) {
+        let Some(held) = &mut self.held else { return };
+        match failure {
+            Failure::Unreachable(_) => held.permit.count(Cost::NOTHING),
+            _ if !begun => held.permit.count(Cost {
+                requests: 1,
+                ..Cost::NOTHING
+            }),
+            _ => {}
+        }
+        held.record.ended_by(&CompleteError::Failed(failure.clone()));
+        // After a time-out the deployment may still be working: dropping `self` cancels it.
+        if !matches!(failure, Failure::TimedOut(_)) {
+            self.work = Work::Ended;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(mut held) = self.held.take() else { return };
+        if self.work != Work::Sent || !held.deployment.can_cancel() {
+            return;
+        }
+        self.tasks.spawn(async move {
+            if let Some(usage) = held.deployment.cancel(&held.request_id).await {
+                held.count(usage, false);
+            }
+        });
+    }
+}
+
+impl Held {
+    fn count(&mut self, usage: Usage, estimated: bool) {
+        self.permit.count(Cost {
+            requests: 1,
+            input_tokens: usage.prompt_tokens,
+            output_tokens: usage.completion_tokens,
+        });
+        self.record.usage(usage, estimated);
+    }
+}

@@ -1,0 +1,90 @@
+//! A refund mints nothing: every admitted history, replayed at its true costs, is admissible. What was used beyond a
+//! reservation is charged when it is settled, into debt if need be.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::oracle::Pool;
+use crate::shapes::{ANYONE, any_policies, config, only, small_quota, some_quota};
+use crate::trace::{Allow, Entry, Pause, Pick, Run, Step, Used, pause, steps, used, want};
+use llm_engine_limit::Unit;
+
+const EVERYTHING: Allow = Allow { overruns: true, clock_back: true };
+
+proptest! {
+    #![proptest_config(config(256))]
+
+    #[test]
+    fn histories_under_several_policies_are_admissible_at_their_true_costs(
+        policies in any_policies(),
+        steps in steps(EVERYTHING, 120),
+    ) {
+        assert_admissible(&mut Run::play(&policies, &steps))?;
+    }
+
+    #[test]
+    fn histories_of_one_busy_bucket_are_admissible_at_their_true_costs(
+        quota in some_quota(),
+        steps in steps(EVERYTHING, 200),
+    ) {
+        assert_admissible(&mut Run::play(&only(Unit::Tokens, quota), &steps))?;
+    }
+
+    #[test]
+    fn histories_of_a_tiny_bucket_are_admissible_at_their_true_costs(
+        quota in small_quota(),
+        steps in steps(EVERYTHING, 60),
+    ) {
+        assert_admissible(&mut Run::play(&only(Unit::OutputTokens, quota), &steps))?;
+    }
+
+    /// Up to 50 reservations are open together, end in any order, and meanwhile others come.
+    #[test]
+    fn many_overlapping_reservations_mint_nothing(
+        quota in some_quota(),
+        rounds in vec((vec((pause(), want()), 1..=50), vec((any::<Pick>(), pause(), used(true)), 1..=50)), 1..=4),
+    ) {
+        let mut run = Run::new(&only(Unit::OutputTokens, quota));
+        for (asks, ends) in rounds {
+            for (pause, want) in asks {
+                // Nobody waits long here, lest the bucket be full again all the time.
+                let pause = if let Pause::Refills(..) = pause { pause } else { Pause::Nanos(0) };
+                run.step(&Step::Pass(pause));
+                run.step(&Step::Ask(ANYONE, want));
+            }
+            for (pick, pause, used) in ends {
+                run.step(&Step::Pass(if let Pause::Huge = pause { Pause::Nanos(1) } else { pause }));
+                run.step(&Step::Settle(pick, used));
+            }
+        }
+        assert_admissible(&mut run)?;
+    }
+}
+
+/// Replays every bucket, and ends with nothing open, so that every refund has been made.
+fn assert_admissible(run: &mut Run) -> Result<(), TestCaseError> {
+    assert_replays(run)?;
+    run.settle_all(Used::Nothing);
+    assert_replays(run)
+}
+
+fn assert_replays(run: &Run) -> Result<(), TestCaseError> {
+    let now = run.latest.as_nanos();
+    for ledger in run.ledgers() {
+        let mut pool = Pool::full(&ledger.quota);
+        for entry in &ledger.entries {
+            match *entry {
+                Entry::Admitted { at, units } => {
+                    let there = pool.remaining(at);
+                    prop_assert!(pool.take(at, units), "{units} at {at} ns of {there} under {:?}", ledger.quota);
+                }
+                Entry::Overrun { at, units } => pool.charge(at, units),
+            }
+        }
+        let level = &run.limiter.levels(run.latest, ledger.subject)[ledger.position];
+        prop_assert!(level.remaining <= pool.remaining(now), "{level:?} is above the truth, {pool:?}");
+        let full_at = u128::from(now) + level.full_in.as_nanos();
+        prop_assert!(full_at >= pool.full_at(now), "{level:?} fills before the truth, {pool:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,361 @@
+//! Random histories: requests that are asked for and settled at random while time passes, and what came of them.
+
+use llm_engine_limit::{Cost, Level, Limiter, Policy, Quota, Refusal, Reservation, Subject, Time, Unit};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::oracle::counted;
+use crate::shapes::subject;
+
+/// One thing that happens. Amounts are relative, because one trace runs under many quotas.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    Pass(Pause),
+    /// The clock goes back by this share of a window.
+    Back(u64),
+    Ask(Subject, Want),
+    Settle(Pick, Used),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pause {
+    Nanos(u64),
+    /// Eighths of the time in which one unit of the quota refills.
+    Refills(Pick, u64),
+    /// Thousandths of the quota's window.
+    WindowPerMille(Pick, u64),
+    Huge,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Want {
+    requests: Share,
+    input_tokens: Share,
+    output_tokens: Share,
+}
+
+/// How much of what fits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Share {
+    Units(u64),
+    PerMille(u64),
+    TooMuch,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Used {
+    Nothing,
+    All,
+    /// Of each kind that many thousandths of what was reserved, rounded up: more than all above 1,000.
+    PerMille([u64; 3]),
+}
+
+/// One of however many there will be.
+pub(crate) type Pick = proptest::sample::Index;
+
+/// What a trace may do besides asking, settling for at most what was reserved, and letting time pass.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Allow {
+    pub(crate) overruns: bool,
+    pub(crate) clock_back: bool,
+}
+
+pub(crate) fn steps(allow: Allow, most: usize) -> impl Strategy<Value = Vec<Step>> {
+    let back_weight = u32::from(allow.clock_back);
+    let step = prop_oneof![
+        4 => pause().prop_map(Step::Pass),
+        back_weight => (1..=2_000_u64).prop_map(Step::Back),
+        8 => (subject(), want()).prop_map(|(subject, want)| Step::Ask(subject, want)),
+        6 => (any::<Pick>(), used(allow.overruns)).prop_map(|(pick, used)| Step::Settle(pick, used)),
+    ];
+    vec(step, 1..=most)
+}
+
+pub(crate) fn pause() -> impl Strategy<Value = Pause> {
+    prop_oneof![
+        3 => (0..=5_u64).prop_map(Pause::Nanos),
+        12 => (any::<Pick>(), 0..=40_u64).prop_map(|(pick, eighths)| Pause::Refills(pick, eighths)),
+        8 => (any::<Pick>(), 0..=1_500_u64).prop_map(|(pick, share)| Pause::WindowPerMille(pick, share)),
+        1 => Just(Pause::Huge),
+    ]
+}
+
+pub(crate) fn want() -> impl Strategy<Value = Want> {
+    let share = || {
+        prop_oneof![
+            20 => (0..=3_u64).prop_map(Share::Units),
+            20 => (0..=400_u64).prop_map(Share::PerMille),
+            8 => (400..=1_000_u64).prop_map(Share::PerMille),
+            1 => Just(Share::TooMuch),
+        ]
+    };
+    let requests = prop_oneof![4 => Just(Share::Units(1)), 1 => share()];
+    (requests, share(), share()).prop_map(|(requests, input_tokens, output_tokens)| Want {
+        requests,
+        input_tokens,
+        output_tokens,
+    })
+}
+
+pub(crate) fn used(overruns: bool) -> impl Strategy<Value = Used> {
+    let most = if overruns { 2_500 } else { 1_000_u64 };
+    prop_oneof![
+        2 => Just(Used::Nothing),
+        2 => Just(Used::All),
+        1 => [0..=1_000_u64, 0..=1_000, 0..=1_000].prop_map(Used::PerMille),
+        4 => [0..=most, 0..=most, 0..=most].prop_map(Used::PerMille),
+    ]
+}
+
+/// A request that was admitted.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) subject: Subject,
+    pub(crate) cost: Cost,
+    /// `None` while it is open.
+    pub(crate) usage: Option<Cost>,
+}
+
+/// What happened to a request, at which nanosecond of a clock that never goes back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Event {
+    Admitted { request: usize, at: u64 },
+    Settled { request: usize, at: u64 },
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Time has passed, or there was nothing to settle.
+    Nothing,
+    Admitted,
+    Refused(Subject, Cost, Refusal),
+    Settled,
+}
+
+/// A limiter, the clock of its callers, and everything that has happened.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) limiter: Limiter,
+    pub(crate) clock: Time,
+    /// The latest that the clock has ever been when the limiter was called.
+    pub(crate) latest: Time,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) open: Vec<(usize, Reservation)>,
+    pub(crate) events: Vec<Event>,
+}
+
+impl Run {
+    pub(crate) fn new(policies: &[Policy]) -> Self {
+        Self {
+            policies: policies.to_vec(),
+            limiter: Limiter::new(policies.to_vec()),
+            clock: Time::ZERO,
+            latest: Time::ZERO,
+            requests: Vec::new(),
+            open: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    pub(crate) fn play(policies: &[Policy], steps: &[Step]) -> Self {
+        let mut run = Self::new(policies);
+        for step in steps {
+            run.step(step);
+        }
+        run
+    }
+
+    pub(crate) fn step(&mut self, step: &Step) -> Outcome {
+        match step {
+            Step::Pass(pause) => self.clock = Time::from_nanos(self.clock.as_nanos() + self.nanos(*pause)),
+            Step::Back(per_mille) => {
+                let nanos = self.nanos(Pause::WindowPerMille(Pick::default(), *per_mille));
+                self.clock = Time::from_nanos(self.clock.as_nanos().saturating_sub(nanos));
+            }
+            Step::Ask(subject, want) => return self.ask(*subject, self.cost(*want)),
+            Step::Settle(pick, used) if !self.open.is_empty() => {
+                let position = pick.index(self.open.len());
+                let usage = used.of(self.requests[self.open[position].0].cost);
+                self.settle(position, usage);
+                return Outcome::Settled;
+            }
+            Step::Settle(..) => {}
+        }
+        Outcome::Nothing
+    }
+
+    pub(crate) fn ask(&mut self, subject: Subject, cost: Cost) -> Outcome {
+        self.latest = self.latest.max(self.clock);
+        match self.limiter.admit(self.clock, subject, cost) {
+            Ok(reservation) => {
+                let request = self.requests.len();
+                self.requests.push(Request { subject, cost, usage: None });
+                self.open.push((request, reservation));
+                self.events.push(Event::Admitted { request, at: self.latest.as_nanos() });
+                Outcome::Admitted
+            }
+            Err(refusal) => Outcome::Refused(subject, cost, refusal),
+        }
+    }
+
+    /// Settles the open request at this position.
+    pub(crate) fn settle(&mut self, position: usize, usage: Cost) {
+        self.latest = self.latest.max(self.clock);
+        let (request, reservation) = self.open.swap_remove(position);
+        self.limiter.settle(self.clock, reservation, usage);
+        self.requests[request].usage = Some(usage);
+        self.events.push(Event::Settled { request, at: self.latest.as_nanos() });
+    }
+
+    /// Settles all that is open, the latest first.
+    pub(crate) fn settle_all(&mut self, used: Used) {
+        while let Some((request, _)) = self.open.last() {
+            let usage = used.of(self.requests[*request].cost);
+            self.settle(self.open.len() - 1, usage);
+        }
+    }
+
+    pub(crate) fn levels(&self, subject: Subject) -> Vec<Level> {
+        self.limiter.levels(self.clock, subject)
+    }
+
+    pub(crate) fn quotas(&self) -> impl Iterator<Item = &(Unit, Quota)> {
+        self.policies.iter().flat_map(|policy| &policy.quotas)
+    }
+
+    /// The amount in which every quota fits.
+    pub(crate) fn cost(&self, want: Want) -> Cost {
+        let smallest = |counting: &[Unit]| {
+            let bursts = self.quotas().filter(|(unit, _)| counting.contains(unit)).map(|(_, quota)| quota.burst());
+            bursts.min().unwrap_or(1_000)
+        };
+        let tokens = smallest(&[Unit::Tokens]);
+        Cost {
+            requests: want.requests.of(smallest(&[Unit::Requests])),
+            input_tokens: want.input_tokens.of(smallest(&[Unit::InputTokens]).min(tokens.div_ceil(2))),
+            output_tokens: want.output_tokens.of(smallest(&[Unit::OutputTokens]).min(tokens.div_ceil(2))),
+        }
+    }
+
+    pub(crate) fn nanos(&self, pause: Pause) -> u64 {
+        let quota = |pick: Pick| {
+            let quotas: Vec<_> = self.quotas().map(|(_, quota)| *quota).collect();
+            let window = |quota: &Quota| u64::try_from(quota.window().as_nanos()).expect("below 2^64 ns");
+            if quotas.is_empty() {
+                (1_000_000, 1_000)
+            } else {
+                let chosen = &quotas[pick.index(quotas.len())];
+                (window(chosen), chosen.limit())
+            }
+        };
+        match pause {
+            Pause::Nanos(nanos) => nanos,
+            Pause::Refills(pick, eighths) => {
+                let (window, limit) = quota(pick);
+                window / limit * eighths / 8
+            }
+            Pause::WindowPerMille(pick, per_mille) => quota(pick).0 / 1_000 * per_mille,
+            Pause::Huge => 1 << 57,
+        }
+    }
+}
+
+impl Share {
+    fn of(self, fitting: u64) -> u64 {
+        match self {
+            Self::Units(units) => units,
+            Self::PerMille(per_mille) => per_mille_of(fitting, per_mille),
+            Self::TooMuch => fitting + 1,
+        }
+    }
+}
+
+impl Used {
+    pub(crate) fn of(self, cost: Cost) -> Cost {
+        match self {
+            Self::Nothing => Cost::NOTHING,
+            Self::All => cost,
+            Self::PerMille([requests, input, output]) => Cost {
+                requests: per_mille_of(cost.requests, requests),
+                input_tokens: per_mille_of(cost.input_tokens, input),
+                output_tokens: per_mille_of(cost.output_tokens, output),
+            },
+        }
+    }
+}
+
+fn per_mille_of(units: u64, per_mille: u64) -> u64 {
+    (units * per_mille).div_ceil(1_000)
+}
+
+/// What happened to one bucket.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) quota: Quota,
+    /// Someone whom it counts, and the position of its level in the answer of [`Limiter::levels`].
+    pub(crate) subject: Subject,
+    pub(crate) position: usize,
+    pub(crate) entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Entry {
+    /// The true cost, as far as it was reserved; while the request is open, all that was reserved.
+    Admitted { at: u64, units: u64 },
+    /// What was used beyond the reservation.
+    Overrun { at: u64, units: u64 },
+}
+
+impl Run {
+    /// One for every bucket that any admitted request has touched.
+    pub(crate) fn ledgers(&self) -> Vec<Ledger> {
+        let mut ledgers: Vec<((usize, usize, [Option<u32>; 3]), Ledger)> = Vec::new();
+        for event in &self.events {
+            let (Event::Admitted { request, .. } | Event::Settled { request, .. }) = event;
+            let request = &self.requests[*request];
+            let mut position = 0;
+            for (policy_index, policy) in self.policies.iter().enumerate() {
+                if !applies(policy, request.subject) {
+                    continue;
+                }
+                for (quota_index, (unit, quota)) in policy.quotas.iter().enumerate() {
+                    let bucket = (policy_index, quota_index, partition(policy, request.subject));
+                    let reserved = counted(*unit, request.cost);
+                    let used = request.usage.map_or(reserved, |usage| counted(*unit, usage));
+                    let entry = match event {
+                        Event::Admitted { at, .. } => Entry::Admitted { at: *at, units: used.min(reserved) },
+                        Event::Settled { at, .. } => {
+                            Entry::Overrun { at: *at, units: used.saturating_sub(reserved) }
+                        }
+                    };
+                    match ledgers.iter_mut().find(|(key, _)| *key == bucket) {
+                        Some((_, ledger)) => ledger.entries.push(entry),
+                        None => ledgers.push((
+                            bucket,
+                            Ledger { quota: *quota, subject: request.subject, position, entries: vec![entry] },
+                        )),
+                    }
+                    position += 1;
+                }
+                position += usize::from(policy.concurrency.is_some());
+            }
+        }
+        ledgers.into_iter().map(|(_, ledger)| ledger).collect()
+    }
+}
+
+pub(crate) fn applies(policy: &Policy, subject: Subject) -> bool {
+    let wanted = [policy.matches.caller, policy.matches.team, policy.matches.model];
+    let is = [subject.caller, subject.team, subject.model];
+    wanted.iter().zip(is).all(|(wanted, is)| wanted.is_none() || *wanted == Some(is))
+}
+
+/// What tells the buckets of a policy apart.
+pub(crate) fn partition(policy: &Policy, subject: Subject) -> [Option<u32>; 3] {
+    [
+        policy.per.caller.then_some(subject.caller),
+        policy.per.team.then_some(subject.team),
+        policy.per.model.then_some(subject.model),
+    ]
+}
