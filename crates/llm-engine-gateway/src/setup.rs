@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,7 +62,7 @@ pub struct WorkerSetup {
 }
 
 /// Where an OpenAI-compatible server is.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct RemoteSetup {
     /// The URL up to and including `/v1`.
     pub url: String,
@@ -69,6 +70,16 @@ pub struct RemoteSetup {
     pub model: String,
     /// The credential, if it wants one.
     pub api_key: Option<String>,
+}
+
+impl fmt::Debug for RemoteSetup {
+    /// Without the credential.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteSetup")
+            .field("url", &self.url)
+            .field("model", &self.model)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One caller.

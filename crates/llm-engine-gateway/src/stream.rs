@@ -7,7 +7,7 @@ use llm_engine_wire::openai::{self, Chunk, ErrorBody, Request, Response, Usage};
 use llm_engine_wire::sse::Decoder;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::Failure;
 use crate::attempt::FIRST_TOKEN;
@@ -28,6 +28,8 @@ pub struct AnswerStream {
     usage: Usage,
     /// Whether the deployment itself said what `usage` holds.
     usage_reported: bool,
+    /// When the last bytes came: a pause is measured from here, also if [`Self::next`] is called again meanwhile.
+    heard: Instant,
     /// Whether the answer has said why it ends, after which it may end without further ceremony.
     finished: bool,
     first: Option<Event>,
@@ -66,6 +68,7 @@ impl AnswerStream {
             wants_continuous_usage: request.continuous_usage,
             usage: Usage::new(prompt_tokens, 0),
             usage_reported: false,
+            heard: Instant::now(),
             finished: false,
             first: None,
         };
@@ -82,7 +85,8 @@ impl AnswerStream {
         }
     }
 
-    /// The next event; `None` at the end, when the request has been settled. Nothing follows a failure.
+    /// The next event; `None` at the end, when the request has been settled. Nothing follows a failure. A call that is
+    /// dropped before it is over loses nothing.
     pub async fn next(&mut self) -> Option<Result<Event, Failure>> {
         if let Some(event) = self.first.take() {
             return Some(Ok(event));
@@ -147,9 +151,9 @@ impl AnswerStream {
     /// The next bytes of the body; `None` at its end.
     async fn more(&mut self, patience: Duration) -> Result<Option<Bytes>, Failure> {
         loop {
-            let frame = timeout(patience, self.body.frame())
-                .await
-                .map_err(|_| Failure::TimedOut(patience))?;
+            let frame = timeout_at(self.heard + patience, self.body.frame()).await;
+            let frame = frame.map_err(|_| Failure::TimedOut(patience))?;
+            self.heard = Instant::now();
             match frame {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(Failure::Broken(format!("its stream broke off: {error}"))),

@@ -1,1 +1,283 @@
-fn main() {}
+//! What one decision costs with a million keys, beside `governor`'s keyed limiter, on one core.
+//!
+//! `cargo bench -p llm-engine-limit` prints, for every contestant, the median over the rounds and its ratio to
+//! `governor` as it comes. The contestants take turns within each round, so that whatever else the machine does meets
+//! all of them. Every operation visits another key, in an order that was shuffled beforehand.
+//!
+//! A decision of `governor` is one `check_key`, in which it reads its own clock. One of ours is an admission and its
+//! settlement, for which the caller reads the clock once. Both are measured with the clock of the standard library,
+//! with no clock at all, and `governor` with its default clock too.
+
+#![expect(clippy::print_stdout, reason = "a benchmark's figures are its output")]
+
+use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use governor::clock::{Clock, FakeRelativeClock, MonotonicClock, QuantaClock};
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota as TheirQuota, RateLimiter};
+use llm_engine_limit::{Cost, Limiter, Match, Per, Policy, Quota, Subject, Time, Unit};
+
+const KEYS: u32 = 1_000_000;
+const ROUNDS: usize = 11;
+const MINUTE: Duration = Duration::from_secs(60);
+const LIMIT: u32 = 100;
+/// What a request costs: within every quota here for as long as the benchmark runs.
+const COST: Cost = Cost {
+    requests: 1,
+    input_tokens: 1,
+    output_tokens: 1,
+};
+
+/// Visits every key once.
+type Visit<'a> = Box<dyn FnMut(&[u32]) + 'a>;
+
+struct Contestant<'a> {
+    name: &'static str,
+    visit: Visit<'a>,
+    nanos_per_operation: Vec<f64>,
+}
+
+fn main() {
+    // Not `cargo bench` but `cargo test`: show only that it runs.
+    let (keys, rounds) = if std::env::args().any(|argument| argument == "--bench") {
+        (KEYS, ROUNDS)
+    } else {
+        (KEYS / 1_000, 1)
+    };
+    let order = shuffled(keys);
+    let start = Instant::now();
+    let mut contestants = [
+        contestant(
+            "governor check_key, its default clock",
+            theirs(QuantaClock::default()),
+        ),
+        contestant("governor check_key, std Instant", theirs(MonotonicClock)),
+        contestant(
+            "governor check_key, no clock",
+            theirs(FakeRelativeClock::default()),
+        ),
+        contestant(
+            "admit + settle, std Instant",
+            ours(one_quota(), move || since(start)),
+        ),
+        contestant("admit + settle, no clock", ours(one_quota(), || Time::ZERO)),
+        contestant("admit refused, std Instant", refused(move || since(start))),
+        contestant(
+            "admit + settle, 4 policies, std Instant",
+            ours(four_policies(), move || since(start)),
+        ),
+        contestant(
+            "admit + settle, 8 quotas, std Instant",
+            ours(eight_quotas(), move || since(start)),
+        ),
+    ];
+    // The first round fills the tables and is not counted.
+    for round in 0..=rounds {
+        for contestant in &mut contestants {
+            let begin = Instant::now();
+            (contestant.visit)(&order);
+            let nanos = begin.elapsed().as_secs_f64() * 1e9 / f64::from(keys);
+            if round > 0 {
+                contestant.nanos_per_operation.push(nanos);
+            }
+        }
+    }
+    report(&mut contestants, keys, rounds);
+}
+
+fn report(contestants: &mut [Contestant<'_>], keys: u32, rounds: usize) {
+    println!(
+        "{keys} keys, median of {rounds} rounds; the clock of std takes {:.0} ns",
+        clock_nanos()
+    );
+    println!(
+        "{:<42} {:>8} {:>8} {:>24}",
+        "", "ns", "M/s", "x governor (min..max)"
+    );
+    let governor = contestants[0].nanos_per_operation.clone();
+    for contestant in contestants {
+        let mut ratios: Vec<_> = governor
+            .iter()
+            .zip(&contestant.nanos_per_operation)
+            .map(|(theirs, ours)| theirs / ours)
+            .collect();
+        let ratio = median(&mut ratios);
+        let nanos = median(&mut contestant.nanos_per_operation);
+        let range = format!("{ratio:.2} ({:.2}..{:.2})", ratios[0], ratios[ratios.len() - 1]);
+        println!(
+            "{:<42} {nanos:>8.1} {:>8.2} {range:>24}",
+            contestant.name,
+            1e3 / nanos
+        );
+    }
+}
+
+/// Sorts the values and returns the middle one.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn clock_nanos() -> f64 {
+    let begin = Instant::now();
+    for _ in 0..KEYS {
+        black_box(Instant::now());
+    }
+    begin.elapsed().as_secs_f64() * 1e9 / f64::from(KEYS)
+}
+
+fn since(start: Instant) -> Time {
+    Time::after_epoch(start.elapsed())
+}
+
+/// The keys in an order of no pattern, the same in every run.
+fn shuffled(keys: u32) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..keys).collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for index in (1..order.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let bound = u64::try_from(index).expect("it counts keys") + 1;
+        order.swap(
+            index,
+            usize::try_from(state % bound).expect("below the number of keys"),
+        );
+    }
+    order
+}
+
+// === The contestants ===
+
+fn contestant<'a>(name: &'static str, visit: Visit<'a>) -> Contestant<'a> {
+    Contestant {
+        name,
+        visit,
+        nanos_per_operation: Vec::new(),
+    }
+}
+
+fn theirs<C: Clock + 'static>(clock: C) -> Visit<'static> {
+    let quota = TheirQuota::per_minute(NonZeroU32::new(LIMIT).expect("not zero"));
+    let limiter = RateLimiter::<u64, DashMapStateStore<u64>, C>::dashmap_with_clock(quota, clock);
+    Box::new(move |keys| {
+        for key in keys {
+            assert!(black_box(limiter.check_key(&u64::from(*key))).is_ok());
+        }
+    })
+}
+
+fn ours<'a>(policies: Vec<Policy>, clock: impl Fn() -> Time + 'a) -> Visit<'a> {
+    let mut limiter = Limiter::new(policies);
+    Box::new(move |keys| {
+        for key in keys {
+            let now = clock();
+            let reservation = limiter
+                .admit(now, subject(*key), COST)
+                .expect("within the quotas");
+            limiter.settle(now, black_box(reservation), COST);
+        }
+    })
+}
+
+fn refused<'a>(clock: impl Fn() -> Time + 'a) -> Visit<'a> {
+    let quota = Quota::with_burst(1, 1_000 * MINUTE, 1).expect("it is exact");
+    let mut limiter = Limiter::new(vec![per_caller("caller", vec![(Unit::Requests, quota)])]);
+    for caller in 0..KEYS {
+        let reservation = limiter
+            .admit(Time::ZERO, subject(caller), COST)
+            .expect("the bucket is full");
+        limiter.settle(Time::ZERO, reservation, COST);
+    }
+    Box::new(move |keys| {
+        for key in keys {
+            assert!(black_box(limiter.admit(clock(), subject(*key), COST)).is_err());
+        }
+    })
+}
+
+fn subject(caller: u32) -> Subject {
+    Subject {
+        caller,
+        team: caller / 1_000,
+        model: caller % 8,
+    }
+}
+
+fn one_quota() -> Vec<Policy> {
+    vec![per_caller(
+        "caller",
+        vec![(Unit::Requests, per_minute(LIMIT.into()))],
+    )]
+}
+
+/// A million buckets, a thousand, eight, and one.
+fn four_policies() -> Vec<Policy> {
+    let policy = |name: &str, per| Policy {
+        per,
+        ..per_caller(name, requests())
+    };
+    vec![
+        policy(
+            "caller",
+            Per {
+                caller: true,
+                ..Per::default()
+            },
+        ),
+        policy(
+            "team",
+            Per {
+                team: true,
+                ..Per::default()
+            },
+        ),
+        policy(
+            "model",
+            Per {
+                model: true,
+                ..Per::default()
+            },
+        ),
+        policy("all", Per::default()),
+    ]
+}
+
+/// Eight million buckets.
+fn eight_quotas() -> Vec<Policy> {
+    let units = [
+        Unit::Requests,
+        Unit::InputTokens,
+        Unit::OutputTokens,
+        Unit::Tokens,
+    ];
+    let quotas = |limit| units.map(|unit| (unit, per_minute(limit))).to_vec();
+    vec![
+        per_caller("minute", quotas(1_000)),
+        per_caller("other", quotas(6_000)),
+    ]
+}
+
+fn per_caller(name: &str, quotas: Vec<(Unit, Quota)>) -> Policy {
+    let per = Per {
+        caller: true,
+        ..Per::default()
+    };
+    Policy {
+        name: name.into(),
+        matches: Match::default(),
+        per,
+        quotas,
+        concurrency: None,
+    }
+}
+
+fn requests() -> Vec<(Unit, Quota)> {
+    vec![(Unit::Requests, per_minute(1_000_000_000))]
+}
+
+fn per_minute(limit: u64) -> Quota {
+    Quota::new(limit, MINUTE).expect("it is exact")
+}

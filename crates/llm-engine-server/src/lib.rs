@@ -1,1 +1,19 @@
-//! llm-engine-server
+//! The HTTP face of LLM Engine: routes, configuration, health.
+//!
+//! - [`config`]: one TOML file, read and checked once; reading it binds no port
+//! - [`serve`]: answers requests on a listener until it is told to drain
+//!
+//! What a request means is decided in the gateway; here it is read, and its answer written.
+
+mod authorization;
+pub mod config;
+mod error_answer;
+mod event_stream;
+mod rate_limit_headers;
+mod routes;
+mod serve;
+
+pub use llm_engine_gateway::{
+    Counted, Gateway, Match, Per, Policy, Quota, RouteStatus, Setup, Unit, WorkerSetup,
+};
+pub use serve::{Drained, serve};

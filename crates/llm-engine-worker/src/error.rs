@@ -44,6 +44,9 @@ pub enum Error {
         /// llama.cpp's reason, as far as it gives one.
         source: llama_cpp_2::LlamaContextLoadError,
     },
+    /// Somebody else in this process has set llama.cpp up.
+    #[error("llama.cpp is in use elsewhere in this process")]
+    BackendTaken,
     /// The socket can't be listened on.
     #[error("can't listen on {socket}")]
     Listen {

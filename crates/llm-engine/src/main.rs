@@ -1,1 +1,67 @@
-fn main() {}
+//! The one executable. `main` reads the arguments and maps what a command says to an exit code; each command has a file
+//! of its own under `commands/`.
+//!
+//! Exit codes: 0 done; 1 it did not work; 2 the arguments or the configuration are wrong, and nothing was started.
+
+mod commands;
+mod logging;
+mod model_file;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use commands::Usage;
+
+/// An LLM completion API that says no well.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES, propagate_version = true)]
+struct Arguments {
+    /// How log lines are written to standard error.
+    #[arg(long, global = true, value_enum, default_value_t = logging::Format::Human)]
+    log_format: logging::Format,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the API.
+    Serve(commands::serve::Arguments),
+    /// Ask a server for a completion and print it as it comes.
+    Complete(commands::complete::Arguments),
+    /// Run one model on a local socket; `serve` starts this for each model file.
+    #[command(hide = true)]
+    Worker(commands::worker::Arguments),
+    /// Fetch the model file of a configuration and print its path.
+    #[command(hide = true)]
+    FetchModel(commands::fetch_model::Arguments),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  llm-engine serve                                   the built-in model on 127.0.0.1:5000, development key 'root'
+  llm-engine serve --config llm-engine.toml          your models, callers and limits
+  llm-engine complete \"Why is the sky blue?\"         ask the local server
+  llm-engine complete --model big --json \"Hello\"     the whole answer as JSON
+
+The log is set by LLM_ENGINE_LOG, for example LLM_ENGINE_LOG=debug.";
+
+fn main() -> ExitCode {
+    let Arguments { log_format, command } = Arguments::parse();
+    logging::start(log_format);
+    let result = match command {
+        Command::Serve(arguments) => commands::serve::run(&arguments, log_format),
+        Command::Complete(arguments) => commands::complete::run(&arguments),
+        Command::Worker(arguments) => commands::worker::run(arguments),
+        Command::FetchModel(arguments) => commands::fetch_model::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}

@@ -2,12 +2,16 @@
 
 use proptest::prelude::*;
 
+use crate::ledger::{Entry, Ledger};
 use crate::oracle::{refill_per_window, tick_nanos};
 use crate::shapes::{any_policies, config, only, some_quota};
-use crate::trace::{Allow, Entry, Ledger, Run, Step, steps};
-use llm_engine_limit::{Policy, Unit};
+use crate::trace::{Allow, Run, Step, steps};
+use llm_engine_limit::{Policy, Quota, Unit};
 
-const EVERYTHING: Allow = Allow { overruns: true, clock_back: true };
+const EVERYTHING: Allow = Allow {
+    overruns: true,
+    clock_back: true,
+};
 
 proptest! {
     #![proptest_config(config(192))]
@@ -30,7 +34,7 @@ proptest! {
 
     #[test]
     fn strict_quotas_hold_their_limit_in_any_window(
-        quota in some_quota().prop_filter("strict", |quota| quota.is_strict()),
+        quota in some_quota().prop_filter("strict", Quota::is_strict),
         steps in steps(EVERYTHING, 160),
     ) {
         let run = Run::play(&only(Unit::OutputTokens, quota), &steps);
@@ -50,7 +54,7 @@ fn assert_never_over(policies: &[Policy], steps: &[Step]) -> Result<(), TestCase
     for ledger in Run::play(policies, steps).ledgers() {
         let quota = &ledger.quota;
         let tick = tick_nanos(quota);
-        let window = i128::try_from(quota.window().as_nanos()).unwrap();
+        let window = i128::try_from(quota.window().as_nanos()).expect("below 2^64 ns");
         let admitted = admitted(&ledger);
         for (index, (from, _)) in admitted.iter().enumerate() {
             let mut used = 0;

@@ -7,6 +7,7 @@ mod clock;
 mod concurrency;
 mod examples;
 mod extremes;
+mod ledger;
 mod levels;
 mod model;
 mod never_fits;

@@ -77,7 +77,9 @@ impl Pool {
     fn refill(&mut self, at: u64) {
         let tick = at / self.tick_nanos * self.tick_nanos;
         if tick > self.at {
-            self.level = self.burst.min(self.level + self.amount * i128::from(tick - self.at));
+            self.level = self
+                .burst
+                .min(self.level + self.amount * i128::from(tick - self.at));
             self.at = tick;
         }
     }
@@ -89,7 +91,11 @@ fn div_ceil(dividend: i128, divisor: i128) -> i128 {
 
 /// What a quota's bucket regains in one window.
 pub(crate) fn refill_per_window(quota: &Quota) -> i128 {
-    let refilled = if quota.is_strict() { quota.limit() - quota.burst() } else { quota.limit() };
+    let refilled = if quota.is_strict() {
+        quota.limit() - quota.burst()
+    } else {
+        quota.limit()
+    };
     i128::from(refilled)
 }
 

@@ -4,12 +4,16 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::ledger::{Entry, Ledger};
 use crate::oracle::Pool;
 use crate::shapes::{ANYONE, any_policies, config, only, small_quota, some_quota};
-use crate::trace::{Allow, Entry, Pause, Pick, Run, Step, Used, pause, steps, used, want};
-use llm_engine_limit::Unit;
+use crate::trace::{Allow, Pause, Pick, Run, Step, Used, pause, steps, used, want};
+use llm_engine_limit::{Time, Unit};
 
-const EVERYTHING: Allow = Allow { overruns: true, clock_back: true };
+const EVERYTHING: Allow = Allow {
+    overruns: true,
+    clock_back: true,
+};
 
 proptest! {
     #![proptest_config(config(256))]
@@ -36,6 +40,14 @@ proptest! {
         steps in steps(EVERYTHING, 60),
     ) {
         assert_admissible(&mut Run::play(&only(Unit::OutputTokens, quota), &steps))?;
+    }
+
+    #[test]
+    fn once_all_are_settled_a_bucket_stands_as_if_the_true_costs_had_been_known(
+        quota in some_quota(),
+        steps in steps(EVERYTHING, 160),
+    ) {
+        assert_settles_at_the_truth(&mut Run::play(&only(Unit::OutputTokens, quota), &steps))?;
     }
 
     /// Up to 50 reservations are open together, end in any order, and meanwhile others come.
@@ -68,23 +80,57 @@ fn assert_admissible(run: &mut Run) -> Result<(), TestCaseError> {
     assert_replays(run)
 }
 
+/// No less comes back than can: once nothing is open, the bucket stands where the replay stands.
+fn assert_settles_at_the_truth(run: &mut Run) -> Result<(), TestCaseError> {
+    run.settle_all(Used::Nothing);
+    let now = run.latest.as_nanos();
+    for ledger in run.ledgers() {
+        let mut pool = replay(&ledger)?;
+        let level = &run.limiter.levels(run.latest, ledger.subject)[ledger.position];
+        prop_assert_eq!(level.remaining, pool.remaining(now));
+        let full_in = pool.full_at(now) - u128::from(now);
+        let end = Time::END.since(run.latest);
+        prop_assert!(
+            level.full_in.as_nanos() == full_in || level.full_in > end,
+            "{level:?}, truly {full_in} ns"
+        );
+    }
+    Ok(())
+}
+
 fn assert_replays(run: &Run) -> Result<(), TestCaseError> {
     let now = run.latest.as_nanos();
     for ledger in run.ledgers() {
-        let mut pool = Pool::full(&ledger.quota);
-        for entry in &ledger.entries {
-            match *entry {
-                Entry::Admitted { at, units } => {
-                    let there = pool.remaining(at);
-                    prop_assert!(pool.take(at, units), "{units} at {at} ns of {there} under {:?}", ledger.quota);
-                }
-                Entry::Overrun { at, units } => pool.charge(at, units),
-            }
-        }
+        let mut pool = replay(&ledger)?;
         let level = &run.limiter.levels(run.latest, ledger.subject)[ledger.position];
-        prop_assert!(level.remaining <= pool.remaining(now), "{level:?} is above the truth, {pool:?}");
+        prop_assert!(
+            level.remaining <= pool.remaining(now),
+            "{level:?} is above the truth, {pool:?}"
+        );
         let full_at = u128::from(now) + level.full_in.as_nanos();
-        prop_assert!(full_at >= pool.full_at(now), "{level:?} fills before the truth, {pool:?}");
+        let end = u128::from(Time::END.as_nanos());
+        prop_assert!(
+            full_at >= pool.full_at(now).min(end),
+            "{level:?} fills before the truth, {pool:?}"
+        );
     }
     Ok(())
+}
+
+fn replay(ledger: &Ledger) -> Result<Pool, TestCaseError> {
+    let mut pool = Pool::full(&ledger.quota);
+    for entry in &ledger.entries {
+        match *entry {
+            Entry::Admitted { at, units } => {
+                let there = pool.remaining(at);
+                prop_assert!(
+                    pool.take(at, units),
+                    "{units} at {at} ns of {there} under {:?}",
+                    ledger.quota
+                );
+            }
+            Entry::Overrun { at, units } => pool.charge(at, units),
+        }
+    }
+    Ok(pool)
 }

@@ -10,7 +10,12 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 const DAY: u64 = 86_400;
-const UNITS: [Unit; 4] = [Unit::Requests, Unit::InputTokens, Unit::OutputTokens, Unit::Tokens];
+const UNITS: [Unit; 4] = [
+    Unit::Requests,
+    Unit::InputTokens,
+    Unit::OutputTokens,
+    Unit::Tokens,
+];
 const CALLERS: u32 = 4;
 const MODELS: u32 = 2;
 
@@ -27,7 +32,9 @@ pub(crate) fn config(cases: u32) -> ProptestConfig {
 pub(crate) fn small_quota() -> impl Strategy<Value = Quota> {
     let window = select(vec![1, 7, 10, 1_000, 1_000_000]).prop_map(Duration::from_nanos);
     (1..=10_u64, window, 1..=12_u64, any::<bool>())
-        .prop_filter_map("not exact", |(limit, window, burst, strict)| quota(limit, window, burst, strict))
+        .prop_filter_map("not exact", |(limit, window, burst, strict)| {
+            quota(limit, window, burst, strict)
+        })
 }
 
 /// Anything from one a month to a billion a minute.
@@ -36,7 +43,11 @@ pub(crate) fn any_quota() -> impl Strategy<Value = Quota> {
         "not exact",
         |(limit, window, burst_per_mille, strict)| {
             // Mostly at or below the limit, up to six times above it.
-            let burst_per_mille = if burst_per_mille > 3_000 { 1_000 } else { burst_per_mille * 2 };
+            let burst_per_mille = if burst_per_mille > 3_000 {
+                1_000
+            } else {
+                burst_per_mille * 2
+            };
             let burst = (limit * burst_per_mille / 1_000).max(1);
             quota(limit, window, burst, strict && burst < limit)
         },
@@ -49,7 +60,11 @@ pub(crate) fn some_quota() -> impl Strategy<Value = Quota> {
 }
 
 fn quota(limit: u64, window: Duration, burst: u64, strict: bool) -> Option<Quota> {
-    if strict { Quota::strict(limit, window, burst).ok() } else { Quota::with_burst(limit, window, burst).ok() }
+    if strict {
+        Quota::strict(limit, window, burst).ok()
+    } else {
+        Quota::with_burst(limit, window, burst).ok()
+    }
 }
 
 fn limits() -> impl Strategy<Value = u64> {
@@ -63,8 +78,19 @@ fn limits() -> impl Strategy<Value = u64> {
 }
 
 fn windows() -> impl Strategy<Value = Duration> {
-    let round = select(vec![1, 10, 100, 333, 1_000, 10_000, 60_000, 3_600_000, DAY * 1_000, 7 * DAY * 1_000])
-        .prop_map(Duration::from_millis);
+    let round = select(vec![
+        1,
+        10,
+        100,
+        333,
+        1_000,
+        10_000,
+        60_000,
+        3_600_000,
+        DAY * 1_000,
+        7 * DAY * 1_000,
+    ])
+    .prop_map(Duration::from_millis);
     let odd = select(vec![999_999_937, 1_234_567_891]).prop_map(Duration::from_nanos);
     let month = Just(Duration::from_secs(30 * DAY));
     prop_oneof![4 => round, 1 => odd, 1 => month]
@@ -72,7 +98,10 @@ fn windows() -> impl Strategy<Value = Duration> {
 
 /// One to four policies, each with up to four quotas, whatever it matches and is counted per.
 pub(crate) fn any_policies() -> impl Strategy<Value = Vec<Policy>> {
-    policies_with(option::weighted(0.3, (1..=4_u32).prop_map(|most| NonZeroU32::new(most).expect("from 1"))))
+    policies_with(option::weighted(
+        0.3,
+        (1..=4_u32).prop_map(|most| NonZeroU32::new(most).expect("from 1")),
+    ))
 }
 
 /// The same without `concurrency`.
@@ -83,16 +112,20 @@ pub(crate) fn quota_policies() -> impl Strategy<Value = Vec<Policy>> {
 fn policies_with(
     concurrency: impl Strategy<Value = Option<NonZeroU32>>,
 ) -> impl Strategy<Value = Vec<Policy>> {
-    let policy =
-        (matches(), per(), subsequence(UNITS.to_vec(), 0..=3), vec(some_quota(), 4), concurrency).prop_map(
-            |(matches, per, units, quotas, concurrency)| Policy {
-                name: "".into(),
-                matches,
-                per,
-                quotas: units.into_iter().zip(quotas).collect(),
-                concurrency,
-            },
-        );
+    let policy = (
+        matches(),
+        per(),
+        subsequence(UNITS.to_vec(), 0..=3),
+        vec(some_quota(), 4),
+        concurrency,
+    )
+        .prop_map(|(matches, per, units, quotas, concurrency)| Policy {
+            name: "".into(),
+            matches,
+            per,
+            quotas: units.into_iter().zip(quotas).collect(),
+            concurrency,
+        });
     vec(policy, 1..=4).prop_map(|mut policies| {
         for (index, policy) in policies.iter_mut().enumerate() {
             policy.name = format!("policy {index}").into();
@@ -103,7 +136,11 @@ fn policies_with(
 
 fn matches() -> impl Strategy<Value = Match> {
     let one = || option::weighted(0.2, 0..CALLERS);
-    (one(), option::weighted(0.2, 0..CALLERS / 2), option::weighted(0.2, 0..MODELS))
+    (
+        one(),
+        option::weighted(0.2, 0..CALLERS / 2),
+        option::weighted(0.2, 0..MODELS),
+    )
         .prop_map(|(caller, team, model)| Match { caller, team, model })
 }
 
@@ -126,11 +163,19 @@ pub(crate) fn subjects() -> impl Iterator<Item = Subject> {
 
 /// The callers 0 and 1 are one team, 2 and 3 the other.
 fn subject_of(caller: u32, model: u32) -> Subject {
-    Subject { caller, team: caller / 2, model }
+    Subject {
+        caller,
+        team: caller / 2,
+        model,
+    }
 }
 
 /// Where only one counts.
-pub(crate) const ANYONE: Subject = Subject { caller: 0, team: 0, model: 0 };
+pub(crate) const ANYONE: Subject = Subject {
+    caller: 0,
+    team: 0,
+    model: 0,
+};
 
 /// One policy for all with this one quota.
 pub(crate) fn only(unit: Unit, quota: Quota) -> Vec<Policy> {
@@ -139,5 +184,11 @@ pub(crate) fn only(unit: Unit, quota: Quota) -> Vec<Policy> {
 
 /// A policy that matches everything.
 pub(crate) fn policy(name: &str, per: Per, quotas: Vec<(Unit, Quota)>) -> Policy {
-    Policy { name: name.into(), matches: Match::default(), per, quotas, concurrency: None }
+    Policy {
+        name: name.into(),
+        matches: Match::default(),
+        per,
+        quotas,
+        concurrency: None,
+    }
 }

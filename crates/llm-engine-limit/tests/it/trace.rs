@@ -4,15 +4,14 @@ use llm_engine_limit::{Cost, Level, Limiter, Policy, Quota, Refusal, Reservation
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::oracle::counted;
 use crate::shapes::subject;
 
 /// One thing that happens. Amounts are relative, because one trace runs under many quotas.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Pass(Pause),
-    /// The clock goes back by this share of a window.
-    Back(u64),
+    /// The clock goes back by so many thousandths of the quota's window.
+    Back(Pick, u64),
     Ask(Subject, Want),
     Settle(Pick, Used),
 }
@@ -64,7 +63,7 @@ pub(crate) fn steps(allow: Allow, most: usize) -> impl Strategy<Value = Vec<Step
     let back_weight = u32::from(allow.clock_back);
     let step = prop_oneof![
         4 => pause().prop_map(Step::Pass),
-        back_weight => (1..=2_000_u64).prop_map(Step::Back),
+        back_weight => (any::<Pick>(), 1..=2_000_u64).prop_map(|(pick, share)| Step::Back(pick, share)),
         8 => (subject(), want()).prop_map(|(subject, want)| Step::Ask(subject, want)),
         6 => (any::<Pick>(), used(allow.overruns)).prop_map(|(pick, used)| Step::Settle(pick, used)),
     ];
@@ -169,8 +168,8 @@ impl Run {
     pub(crate) fn step(&mut self, step: &Step) -> Outcome {
         match step {
             Step::Pass(pause) => self.clock = Time::from_nanos(self.clock.as_nanos() + self.nanos(*pause)),
-            Step::Back(per_mille) => {
-                let nanos = self.nanos(Pause::WindowPerMille(Pick::default(), *per_mille));
+            Step::Back(pick, per_mille) => {
+                let nanos = self.nanos(Pause::WindowPerMille(*pick, *per_mille));
                 self.clock = Time::from_nanos(self.clock.as_nanos().saturating_sub(nanos));
             }
             Step::Ask(subject, want) => return self.ask(*subject, self.cost(*want)),
@@ -190,9 +189,16 @@ impl Run {
         match self.limiter.admit(self.clock, subject, cost) {
             Ok(reservation) => {
                 let request = self.requests.len();
-                self.requests.push(Request { subject, cost, usage: None });
+                self.requests.push(Request {
+                    subject,
+                    cost,
+                    usage: None,
+                });
                 self.open.push((request, reservation));
-                self.events.push(Event::Admitted { request, at: self.latest.as_nanos() });
+                self.events.push(Event::Admitted {
+                    request,
+                    at: self.latest.as_nanos(),
+                });
                 Outcome::Admitted
             }
             Err(refusal) => Outcome::Refused(subject, cost, refusal),
@@ -205,7 +211,10 @@ impl Run {
         let (request, reservation) = self.open.swap_remove(position);
         self.limiter.settle(self.clock, reservation, usage);
         self.requests[request].usage = Some(usage);
-        self.events.push(Event::Settled { request, at: self.latest.as_nanos() });
+        self.events.push(Event::Settled {
+            request,
+            at: self.latest.as_nanos(),
+        });
     }
 
     /// Settles all that is open, the latest first.
@@ -227,14 +236,21 @@ impl Run {
     /// The amount in which every quota fits.
     pub(crate) fn cost(&self, want: Want) -> Cost {
         let smallest = |counting: &[Unit]| {
-            let bursts = self.quotas().filter(|(unit, _)| counting.contains(unit)).map(|(_, quota)| quota.burst());
+            let bursts = self
+                .quotas()
+                .filter(|(unit, _)| counting.contains(unit))
+                .map(|(_, quota)| quota.burst());
             bursts.min().unwrap_or(1_000)
         };
         let tokens = smallest(&[Unit::Tokens]);
         Cost {
             requests: want.requests.of(smallest(&[Unit::Requests])),
-            input_tokens: want.input_tokens.of(smallest(&[Unit::InputTokens]).min(tokens.div_ceil(2))),
-            output_tokens: want.output_tokens.of(smallest(&[Unit::OutputTokens]).min(tokens.div_ceil(2))),
+            input_tokens: want
+                .input_tokens
+                .of(smallest(&[Unit::InputTokens]).min(tokens.div_ceil(2))),
+            output_tokens: want
+                .output_tokens
+                .of(smallest(&[Unit::OutputTokens]).min(tokens.div_ceil(2))),
         }
     }
 
@@ -287,75 +303,4 @@ impl Used {
 
 fn per_mille_of(units: u64, per_mille: u64) -> u64 {
     (units * per_mille).div_ceil(1_000)
-}
-
-/// What happened to one bucket.
-#[derive(Debug)]
-pub(crate) struct Ledger {
-    pub(crate) quota: Quota,
-    /// Someone whom it counts, and the position of its level in the answer of [`Limiter::levels`].
-    pub(crate) subject: Subject,
-    pub(crate) position: usize,
-    pub(crate) entries: Vec<Entry>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Entry {
-    /// The true cost, as far as it was reserved; while the request is open, all that was reserved.
-    Admitted { at: u64, units: u64 },
-    /// What was used beyond the reservation.
-    Overrun { at: u64, units: u64 },
-}
-
-impl Run {
-    /// One for every bucket that any admitted request has touched.
-    pub(crate) fn ledgers(&self) -> Vec<Ledger> {
-        let mut ledgers: Vec<((usize, usize, [Option<u32>; 3]), Ledger)> = Vec::new();
-        for event in &self.events {
-            let (Event::Admitted { request, .. } | Event::Settled { request, .. }) = event;
-            let request = &self.requests[*request];
-            let mut position = 0;
-            for (policy_index, policy) in self.policies.iter().enumerate() {
-                if !applies(policy, request.subject) {
-                    continue;
-                }
-                for (quota_index, (unit, quota)) in policy.quotas.iter().enumerate() {
-                    let bucket = (policy_index, quota_index, partition(policy, request.subject));
-                    let reserved = counted(*unit, request.cost);
-                    let used = request.usage.map_or(reserved, |usage| counted(*unit, usage));
-                    let entry = match event {
-                        Event::Admitted { at, .. } => Entry::Admitted { at: *at, units: used.min(reserved) },
-                        Event::Settled { at, .. } => {
-                            Entry::Overrun { at: *at, units: used.saturating_sub(reserved) }
-                        }
-                    };
-                    match ledgers.iter_mut().find(|(key, _)| *key == bucket) {
-                        Some((_, ledger)) => ledger.entries.push(entry),
-                        None => ledgers.push((
-                            bucket,
-                            Ledger { quota: *quota, subject: request.subject, position, entries: vec![entry] },
-                        )),
-                    }
-                    position += 1;
-                }
-                position += usize::from(policy.concurrency.is_some());
-            }
-        }
-        ledgers.into_iter().map(|(_, ledger)| ledger).collect()
-    }
-}
-
-pub(crate) fn applies(policy: &Policy, subject: Subject) -> bool {
-    let wanted = [policy.matches.caller, policy.matches.team, policy.matches.model];
-    let is = [subject.caller, subject.team, subject.model];
-    wanted.iter().zip(is).all(|(wanted, is)| wanted.is_none() || *wanted == Some(is))
-}
-
-/// What tells the buckets of a policy apart.
-pub(crate) fn partition(policy: &Policy, subject: Subject) -> [Option<u32>; 3] {
-    [
-        policy.per.caller.then_some(subject.caller),
-        policy.per.team.then_some(subject.team),
-        policy.per.model.then_some(subject.model),
-    ]
 }

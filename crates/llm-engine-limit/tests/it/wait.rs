@@ -61,7 +61,10 @@ fn assert_refusal_is_consistent(refusal: &NotNow) -> Result<(), TestCaseError> {
     let longest = refusal.refused.iter().map(|refused| refused.wait).max();
     prop_assert_eq!(Some(refusal.wait), longest);
     prop_assert!(refusal.refused.iter().all(|refused| !refused.wait.is_zero()));
-    let guessed = refusal.refused.iter().any(|refused| refused.counted == Counted::Concurrency);
+    let guessed = refusal
+        .refused
+        .iter()
+        .any(|refused| refused.counted == Counted::Concurrency);
     prop_assert_eq!(refusal.exact, !guessed);
     for refused in &refusal.refused {
         prop_assert!(refused.remaining < refused.asked, "{refused:?}");
@@ -77,26 +80,42 @@ fn assert_wait_is_exact(
     refusal: &NotNow,
 ) -> Result<(), TestCaseError> {
     let asked_at = run.clock;
-    let quotas = refusal.refused.iter().filter(|refused| refused.counted != Counted::Concurrency);
-    let mut waits: Vec<_> = quotas.map(|refused| (refused.wait, &refused.policy, refused.counted)).collect();
+    let quotas = refusal
+        .refused
+        .iter()
+        .filter(|refused| refused.counted != Counted::Concurrency);
+    let mut waits: Vec<_> = quotas
+        .map(|refused| (refused.wait, &refused.policy, refused.counted))
+        .collect();
     waits.sort_by_key(|(wait, ..)| *wait);
     for (index, (wait, policy, counted)) in waits.iter().enumerate() {
-        if asked_at.as_nanos() + u64::try_from(wait.as_nanos()).unwrap() >= Time::END.as_nanos() {
+        if asked_at.as_nanos() + u64::try_from(wait.as_nanos()).expect("centuries") >= Time::END.as_nanos() {
             return Ok(());
         }
-        let tick = run.policies.iter().flat_map(|policy| &policy.quotas).map(|(_, quota)| quota.tick()).max();
-        for early in [wait.saturating_sub(tick.unwrap()), *wait - NANO] {
+        let tick = run
+            .policies
+            .iter()
+            .flat_map(|policy| &policy.quotas)
+            .map(|(_, quota)| quota.tick())
+            .max();
+        for early in [wait.saturating_sub(tick.expect("a quota refused")), *wait - NANO] {
             run.clock = run.clock.max(asked_at + early);
             if run.clock < asked_at + *wait {
                 let outcome = run.ask(subject, cost);
-                prop_assert!(names(&outcome, policy, *counted), "{early:?} of {wait:?}: {outcome:?}");
+                prop_assert!(
+                    names(&outcome, policy, *counted),
+                    "{early:?} of {wait:?}: {outcome:?}"
+                );
             }
         }
         run.clock = asked_at + *wait;
         let outcome = run.ask(subject, cost);
         prop_assert!(!names(&outcome, policy, *counted), "after {wait:?}: {outcome:?}");
         if refusal.exact && index + 1 == waits.len() {
-            prop_assert!(matches!(outcome, Outcome::Admitted), "after {wait:?}: {outcome:?}");
+            prop_assert!(
+                matches!(outcome, Outcome::Admitted),
+                "after {wait:?}: {outcome:?}"
+            );
         }
         if let Outcome::Admitted = outcome {
             return Ok(());
@@ -107,8 +126,13 @@ fn assert_wait_is_exact(
 
 /// Whether this quota is one of those that refused.
 fn names(outcome: &Outcome, policy: &str, counted: Counted) -> bool {
-    let Outcome::Refused(_, _, Refusal::NotNow(refusal)) = outcome else { return false };
-    refusal.refused.iter().any(|refused| &*refused.policy == policy && refused.counted == counted)
+    let Outcome::Refused(_, _, Refusal::NotNow(refusal)) = outcome else {
+        return false;
+    };
+    refusal
+        .refused
+        .iter()
+        .any(|refused| &*refused.policy == policy && refused.counted == counted)
 }
 
 #[test]
@@ -117,17 +141,32 @@ fn the_longest_wait_of_several_policies_is_the_answer() {
     use llm_engine_limit::{Limiter, Per, Quota};
 
     let minute = Duration::from_secs(60);
-    let slow = policy("slow", Per::default(), vec![(Unit::Requests, Quota::with_burst(1, minute, 1).unwrap())]);
-    let fast = policy("fast", Per::default(), vec![(Unit::Requests, Quota::with_burst(60, minute, 1).unwrap())]);
+    let slow = policy(
+        "slow",
+        Per::default(),
+        vec![(Unit::Requests, Quota::with_burst(1, minute, 1).unwrap())],
+    );
+    let fast = policy(
+        "fast",
+        Per::default(),
+        vec![(Unit::Requests, Quota::with_burst(60, minute, 1).unwrap())],
+    );
     let mut limiter = Limiter::new(vec![fast, slow]);
-    let one = Cost { requests: 1, ..Cost::NOTHING };
+    let one = Cost {
+        requests: 1,
+        ..Cost::NOTHING
+    };
     let first = limiter.admit(Time::ZERO, crate::shapes::ANYONE, one).unwrap();
     let Err(Refusal::NotNow(refusal)) = limiter.admit(Time::ZERO, crate::shapes::ANYONE, one) else {
         panic!("both are empty")
     };
     assert_eq!(refusal.wait, minute);
     assert!(refusal.exact);
-    let waits: Vec<_> = refusal.refused.iter().map(|refused| (&*refused.policy, refused.wait)).collect();
+    let waits: Vec<_> = refusal
+        .refused
+        .iter()
+        .map(|refused| (&*refused.policy, refused.wait))
+        .collect();
     assert_eq!(waits, [("fast", Duration::from_secs(1)), ("slow", minute)]);
     limiter.settle(Time::ZERO, first, one);
 }

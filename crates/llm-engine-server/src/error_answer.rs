@@ -1,0 +1,258 @@
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use llm_engine_gateway::{CompleteError, Failure, Fault, Refusal, RefusalCode, UnknownModel};
+use llm_engine_wire::openai::InvalidRequest;
+use llm_engine_wire::validation::Problem;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::authorization::Unauthorized;
+
+/// How a route writes its errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// `{"detail": "…", "error": {…}}`
+    LlmEngine,
+    /// `{"error": {…}}`
+    OpenAi,
+}
+
+/// Every answer that is not a success. Status, headers and body come from this one value.
+#[derive(Debug)]
+pub(crate) struct ErrorAnswer {
+    status: StatusCode,
+    error: ErrorObject,
+    /// What stands under `detail` if it is more than the message.
+    problems: Option<Vec<Problem>>,
+    /// Whether the retry headers are sent, and what `x-should-retry` says in them.
+    should_retry: Option<bool>,
+    challenge: Option<&'static str>,
+}
+
+/// The `error` member of the body: OpenAI's fields and ours.
+#[derive(Debug, Clone, Serialize)]
+struct ErrorObject {
+    code: String,
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<String>,
+    policy: Option<String>,
+    limit: Option<u64>,
+    retry_after_ms: Option<u64>,
+    exact: Option<bool>,
+    booked: bool,
+    request_id: Option<String>,
+}
+
+impl ErrorAnswer {
+    pub(crate) fn new(status: StatusCode, code: &str, kind: &'static str, message: String) -> Self {
+        let error = ErrorObject {
+            code: code.to_owned(),
+            message,
+            kind,
+            param: None,
+            policy: None,
+            limit: None,
+            retry_after_ms: None,
+            exact: None,
+            booked: false,
+            request_id: None,
+        };
+        Self {
+            status,
+            error,
+            problems: None,
+            should_retry: None,
+            challenge: None,
+        }
+    }
+
+    /// The caller's mistake, told by one sentence.
+    pub(crate) fn bad_request(code: &str, message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, "invalid_request_error", message)
+    }
+
+    /// The caller's mistakes, all of them.
+    pub(crate) fn unprocessable(problems: Vec<Problem>) -> Self {
+        let message = match problems.first() {
+            Some(problem) => format!("the request is invalid: {}", problem.msg),
+            None => "the request is invalid".to_owned(),
+        };
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self {
+            problems: Some(problems),
+            ..Self::new(status, "invalid_request", "invalid_request_error", message)
+        }
+    }
+
+    pub(crate) fn body_too_large(limit: usize) -> Self {
+        let message = format!("the request body is larger than {limit} bytes");
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "invalid_request_error",
+            message,
+        )
+    }
+
+    pub(crate) fn model_not_found(message: String) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "model_not_found",
+            "invalid_request_error",
+            message,
+        )
+    }
+
+    /// What LLM Engine's routes say of any failure behind them; the log says which one it was.
+    pub(crate) fn upstream_service_error(failure: &Failure, request_id: &str) -> Self {
+        let message = format!("Upstream service error for request_id {request_id}");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            failure.code(),
+            "upstream_error",
+            message,
+        )
+    }
+
+    /// The answer in the route's dialect.
+    pub(crate) fn in_dialect(mut self, dialect: Dialect, request_id: &str) -> Response {
+        self.error.request_id = Some(request_id.to_owned());
+        let body = self.body(dialect);
+        let mut response = (self.status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        if let Some(challenge) = self.challenge {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(should_retry) = self.should_retry {
+            let word = HeaderValue::from_static(if should_retry { "true" } else { "false" });
+            headers.insert(HeaderName::from_static("x-should-retry"), word);
+        }
+        if let Some(milliseconds) = self.error.retry_after_ms {
+            headers.insert(RETRY_AFTER, milliseconds.div_ceil(1000).max(1).into());
+            headers.insert(HeaderName::from_static("retry-after-ms"), milliseconds.into());
+        }
+        response
+    }
+
+    /// What is left when the answer has begun: the error as an event of OpenAI's stream.
+    pub(crate) fn event(mut self, request_id: &str) -> Value {
+        self.error.request_id = Some(request_id.to_owned());
+        self.body(Dialect::OpenAi)
+    }
+
+    fn body(&self, dialect: Dialect) -> Value {
+        match (dialect, &self.problems) {
+            (Dialect::OpenAi, _) => json!({ "error": self.error }),
+            (Dialect::LlmEngine, Some(problems)) => json!({ "detail": problems, "error": self.error }),
+            (Dialect::LlmEngine, None) => json!({ "detail": self.error.message, "error": self.error }),
+        }
+    }
+
+    fn come_back_after(mut self, wait: Duration) -> Self {
+        // Rounded up: who comes back at that millisecond is not early.
+        let milliseconds = wait.as_nanos().div_ceil(1_000_000);
+        self.error.retry_after_ms = Some(u64::try_from(milliseconds).unwrap_or(u64::MAX).max(1));
+        self.should_retry = Some(true);
+        self
+    }
+}
+
+impl From<Unauthorized> for ErrorAnswer {
+    fn from(unauthorized: Unauthorized) -> Self {
+        let message = unauthorized.to_string();
+        Self {
+            challenge: Some(unauthorized.challenge()),
+            ..Self::new(
+                StatusCode::UNAUTHORIZED,
+                "invalid_api_key",
+                "authentication_error",
+                message,
+            )
+        }
+    }
+}
+
+impl From<InvalidRequest> for ErrorAnswer {
+    fn from(invalid: InvalidRequest) -> Self {
+        let mut answer = Self::bad_request("invalid_request", invalid.message);
+        answer.error.param = invalid.param.map(str::to_owned);
+        answer
+    }
+}
+
+impl From<UnknownModel> for ErrorAnswer {
+    fn from(unknown: UnknownModel) -> Self {
+        Self::model_not_found(unknown.to_string())
+    }
+}
+
+impl From<Refusal> for ErrorAnswer {
+    fn from(refusal: Refusal) -> Self {
+        let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        let kind = match refusal.code {
+            RefusalCode::RateLimited | RefusalCode::Saturated => "rate_limit_error",
+            RefusalCode::NeverFits => "invalid_request_error",
+            RefusalCode::Draining | RefusalCode::NoDeployment => "overloaded_error",
+        };
+        let mut answer = Self::new(status, refusal.code.as_str(), kind, refusal.message);
+        answer.error.policy = refusal.policy.as_deref().map(str::to_owned);
+        answer.error.limit = refusal.limit;
+        answer.error.exact = Some(refusal.exact);
+        match refusal.retry_after {
+            Some(wait) => answer.come_back_after(wait),
+            None => Self {
+                should_retry: Some(false),
+                ..answer
+            },
+        }
+    }
+}
+
+impl From<Failure> for ErrorAnswer {
+    fn from(failure: Failure) -> Self {
+        let status = StatusCode::from_u16(failure.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+        let kind = match failure.fault() {
+            Fault::Caller => "invalid_request_error",
+            Fault::Upstream => "upstream_error",
+        };
+        let mut answer = Self::new(status, failure.code(), kind, failure.to_string());
+        let retry_after = failure.retry_after();
+        if let Failure::Rejected { code, param, .. } = failure {
+            answer.error.code = code.unwrap_or(answer.error.code);
+            answer.error.param = param;
+        }
+        match retry_after {
+            Some(wait) => answer.come_back_after(wait),
+            None => answer,
+        }
+    }
+}
+
+impl From<CompleteError> for ErrorAnswer {
+    fn from(error: CompleteError) -> Self {
+        match error {
+            CompleteError::Refused(refusal) => refusal.into(),
+            CompleteError::Failed(failure) => failure.into(),
+        }
+    }
+}
+
+/// 404 for a path that is no route.
+pub(crate) fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, Json(json!({ "detail": "Not Found" }))).into_response()
+}
+
+/// 405 for a method that the path does not have; axum has set `Allow` by then.
+pub(crate) fn method_not_allowed() -> Response {
+    (
+        StatusCode::METHOD_NOT_ALLOWED,
+        Json(json!({ "detail": "Method Not Allowed" })),
+    )
+        .into_response()
+}

@@ -1,0 +1,86 @@
+//! One file per group of routes.
+
+mod endpoints;
+mod health;
+mod openai;
+mod v1;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::Request;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use llm_engine_gateway::Gateway;
+
+use crate::error_answer::{ErrorAnswer, method_not_allowed, not_found};
+
+/// The largest request body, in bytes. A prompt of the longest context in use is well below it.
+pub(crate) const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
+
+/// All routes over a gateway.
+pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route("/v1/llm/completions-sync", post(v1::completions_sync))
+        .route("/v1/llm/completions-stream", post(v1::completions_stream))
+        .route("/v1/llm/model-endpoints", get(endpoints::list))
+        .route("/v1/llm/model-endpoints/{name}", get(endpoints::get))
+        .route("/v1/chat/completions", post(openai::chat_completions))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/models", get(openai::models))
+        .route("/healthz", get(health::alive))
+        .route("/healthcheck", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback(unrouted)
+        .method_not_allowed_fallback(async || method_not_allowed())
+        .with_state(gateway)
+}
+
+/// A path with a slash too many is sent on to the one without, as the public servers do.
+async fn unrouted(request: Request) -> Response {
+    let path = request.uri().path();
+    let Some(shorter) = path
+        .strip_suffix('/')
+        .filter(|path| path.len() > 1 && !path.starts_with("//"))
+    else {
+        return not_found();
+    };
+    let query = request
+        .uri()
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    match HeaderValue::try_from(format!("{shorter}{query}")) {
+        Ok(location) => (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response(),
+        Err(_) => not_found(),
+    }
+}
+
+/// A new name for a request, told to the caller and to the deployment.
+fn new_request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Puts the request's name on its answer.
+fn named(mut response: Response, request_id: &str) -> Response {
+    if let Ok(value) = HeaderValue::try_from(request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+async fn read_body(body: Body) -> Result<Bytes, ErrorAnswer> {
+    // The other reason for which reading fails is that the caller has gone; nobody reads the answer then.
+    to_bytes(body, MAX_BODY_BYTES)
+        .await
+        .map_err(|_| ErrorAnswer::body_too_large(MAX_BODY_BYTES))
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(CONTENT_TYPE)?.to_str().ok()
+}

@@ -1,0 +1,87 @@
+//! OpenAI's routes, answered as OpenAI's clients expect.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request as HttpRequest, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use llm_engine_gateway::{AnswerBody, CompleteError, Gateway};
+use llm_engine_wire::openai::{Kind, Model, ModelList, Request};
+
+use super::{named, new_request_id, read_body};
+use crate::authorization::authorize;
+use crate::error_answer::{Dialect, ErrorAnswer};
+use crate::event_stream::{self, Form};
+use crate::rate_limit_headers;
+
+pub(super) async fn chat_completions(State(gateway): State<Arc<Gateway>>, request: HttpRequest) -> Response {
+    complete(&gateway, Kind::Chat, request).await
+}
+
+pub(super) async fn completions(State(gateway): State<Arc<Gateway>>, request: HttpRequest) -> Response {
+    complete(&gateway, Kind::Completion, request).await
+}
+
+pub(super) async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
+    let request_id = new_request_id();
+    let response = match authorize(&gateway, &headers) {
+        Ok(_) => {
+            let names = gateway
+                .routes()
+                .iter()
+                .flat_map(|route| std::iter::once(&route.name).chain(&route.aliases));
+            let model = |name: &String| Model {
+                id: name.clone(),
+                object: "model".to_owned(),
+                created: 0,
+                owned_by: "llm-engine".to_owned(),
+            };
+            Json(ModelList {
+                object: "list".to_owned(),
+                data: names.map(model).collect(),
+            })
+            .into_response()
+        }
+        Err(unauthorized) => ErrorAnswer::from(unauthorized).in_dialect(Dialect::OpenAi, &request_id),
+    };
+    named(response, &request_id)
+}
+
+async fn complete(gateway: &Gateway, kind: Kind, request: HttpRequest) -> Response {
+    let request_id = new_request_id();
+    let response = match answer(gateway, kind, request, &request_id).await {
+        Ok(response) => response,
+        Err(error) => error.in_dialect(Dialect::OpenAi, &request_id),
+    };
+    named(response, &request_id)
+}
+
+async fn answer(
+    gateway: &Gateway,
+    kind: Kind,
+    request: HttpRequest,
+    request_id: &str,
+) -> Result<Response, ErrorAnswer> {
+    let (parts, body) = request.into_parts();
+    let caller = authorize(gateway, &parts.headers)?;
+    let request = Request::parse(kind, &read_body(body).await?)?;
+    let route = gateway.resolve(&request.model)?;
+    let answer = gateway.complete(&caller, &route, &request, request_id).await;
+    let response = match answer {
+        Ok(AnswerBody::Stream(answer)) if request.stream => {
+            Ok(event_stream::respond(*answer, Form::OpenAi, request_id))
+        }
+        Ok(AnswerBody::Stream(answer)) => answer
+            .collect()
+            .await
+            .map(|answer| Json(answer).into_response())
+            .map_err(CompleteError::Failed),
+        Ok(AnswerBody::Whole(answer)) => Ok(Json(answer).into_response()),
+        Err(error) => Err(error),
+    };
+    let mut response =
+        response.unwrap_or_else(|error| ErrorAnswer::from(error).in_dialect(Dialect::OpenAi, request_id));
+    rate_limit_headers::add(response.headers_mut(), &gateway.levels(&caller, &route));
+    Ok(response)
+}

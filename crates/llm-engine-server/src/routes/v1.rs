@@ -1,0 +1,130 @@
+//! LLM Engine's own completions. The order of the checks is part of the contract: malformed JSON, then the key, then
+//! every other problem of the request, then whether there is such a model.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use llm_engine_gateway::{AnswerBody, AnswerStream, Caller, CompleteError, Failure, Fault, Gateway, Route};
+use llm_engine_wire::translate::{to_openai, to_sync_response};
+use llm_engine_wire::v1::{CompletionRequest, RequestError};
+use llm_engine_wire::validation::Body;
+
+use super::{content_type, named, new_request_id, read_body};
+use crate::authorization::authorize;
+use crate::error_answer::{Dialect, ErrorAnswer};
+use crate::event_stream::{self, Form};
+use crate::rate_limit_headers;
+
+pub(super) async fn completions_sync(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    let request_id = new_request_id();
+    let response = match begin(&gateway, request, unknown_for_sync, &request_id).await {
+        Ok(begun) => {
+            let answer = match begun.answer {
+                Ok(answer) => answer.collect().await.map_err(CompleteError::Failed),
+                Err(error) => Err(error),
+            };
+            let mut response = match answer {
+                Ok(answer) => Json(to_sync_response(&request_id, &answer)).into_response(),
+                Err(error) => refuse(error, &request_id),
+            };
+            rate_limit_headers::add(
+                response.headers_mut(),
+                &gateway.levels(&begun.caller, &begun.route),
+            );
+            response
+        }
+        Err(error) => error.in_dialect(Dialect::LlmEngine, &request_id),
+    };
+    named(response, &request_id)
+}
+
+pub(super) async fn completions_stream(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    let request_id = new_request_id();
+    let response = match begin(&gateway, request, unknown_for_stream, &request_id).await {
+        Ok(begun) => {
+            let mut response = match begun.answer {
+                Ok(answer) => event_stream::respond(answer, Form::V1, &request_id),
+                Err(error) => refuse(error, &request_id),
+            };
+            rate_limit_headers::add(
+                response.headers_mut(),
+                &gateway.levels(&begun.caller, &begun.route),
+            );
+            response
+        }
+        Err(error) => error.in_dialect(Dialect::LlmEngine, &request_id),
+    };
+    named(response, &request_id)
+}
+
+/// A request that got as far as a caller and a model.
+struct Begun {
+    caller: Caller,
+    route: Arc<Route>,
+    answer: Result<AnswerStream, CompleteError>,
+}
+
+async fn begin(
+    gateway: &Gateway,
+    request: Request,
+    unknown: fn(&str) -> String,
+    request_id: &str,
+) -> Result<Begun, ErrorAnswer> {
+    let (parts, body) = request.into_parts();
+    let bytes = read_body(body).await?;
+    let body = Body::read(content_type(&parts.headers), &bytes);
+    let body = body.map_err(|problem| ErrorAnswer::unprocessable(vec![*problem]))?;
+    let caller = authorize(gateway, &parts.headers)?;
+    let model = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+        .ok()
+        .and_then(|Query(parameters)| {
+            parameters
+                .into_iter()
+                .find(|(name, _)| name == "model_endpoint_name")
+                .map(|(_, value)| value)
+        });
+    let request = CompletionRequest::read(model.as_deref(), &body).map_err(|error| match error {
+        RequestError::Invalid(problems) => ErrorAnswer::unprocessable(problems),
+        RequestError::Refused(message) => ErrorAnswer::bad_request("invalid_request", message.to_owned()),
+    })?;
+    let route = gateway.resolve(&request.model);
+    let route = route.map_err(|error| ErrorAnswer::model_not_found(unknown(&error.name)))?;
+    let mut request = to_openai(&request, route.chat_template_for_prompts)?;
+    // Always as a stream from the deployment: tokens are counted as they come, and a hang-up is noticed.
+    request.stream = true;
+    let answer = match gateway.complete(&caller, &route, &request, request_id).await {
+        Ok(AnswerBody::Stream(answer)) => Ok(*answer),
+        Ok(AnswerBody::Whole(_)) => {
+            Err(Failure::Broken("it did not stream although it was asked to".to_owned()).into())
+        }
+        Err(error) => Err(error),
+    };
+    Ok(Begun {
+        caller,
+        route,
+        answer,
+    })
+}
+
+fn unknown_for_sync(_model: &str) -> String {
+    "The specified endpoint could not be found.".to_owned()
+}
+
+fn unknown_for_stream(model: &str) -> String {
+    format!("Model endpoint {model} not found.")
+}
+
+/// These routes know one answer for everything that goes wrong behind them.
+fn refuse(error: CompleteError, request_id: &str) -> Response {
+    let answer = match error {
+        CompleteError::Failed(failure)
+            if failure.fault() == Fault::Upstream && failure.retry_after().is_none() =>
+        {
+            ErrorAnswer::upstream_service_error(&failure, request_id)
+        }
+        error => error.into(),
+    };
+    answer.in_dialect(Dialect::LlmEngine, request_id)
+}

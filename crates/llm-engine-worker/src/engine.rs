@@ -1,0 +1,162 @@
+//! One thread that owns the model's context and decodes for all running requests at once.
+//!
+//! Each request holds one *place*: a sequence of llama.cpp's cache with a fixed number of tokens of its own, so that no
+//! request can take another's room. A decode step carries one token of every generating request and a bounded piece of
+//! the prompts that are still being read. Requests without a place wait, first come, first served.
+//!
+//! # What llama.cpp asserts, and why it doesn't happen here
+//!
+//! An assertion aborts the process, so each one that a request could reach is made unreachable before:
+//!
+//! | assertion or abort | guard |
+//! |---|---|
+//! | `decode`: no tokens in the batch (`n_tok > 0`) | a step without tokens is not decoded; a prompt has at least one |
+//! | `decode`: more tokens than `n_batch` | the batch is allocated for the largest step, which `n_batch` is checked against |
+//! | `decode`: non-causal attention or an encoder, with `n_ubatch` below the batch | `n_ubatch` is `n_batch` |
+//! | `decode`: token or sequence ids out of range (an error, not an abort) | ids come from the tokenizer and are checked; sequences are the places |
+//! | `decode`: no room in the cache (an error) | prompt and maximum are checked against the room of one place |
+//! | context: more sequences than `LLAMA_MAX_SEQ` | `parallel` is checked at the start |
+//! | `get_logits_ith`: no such output (a null pointer, on which the binding panics) | read only for the outputs that the step asked for |
+//! | `sampler_sample`: nothing selected | not called; the samplers are applied to our own candidates, whose selection may be empty |
+//! | sampler chain without a last step; top-k, top-p, temperature out of range | every chain ends with a draw; ranges are checked when the request is read |
+//! | penalties with a bad window or NaN; grammars; logit bias with foreign ids | not used; such requests are refused with 400 |
+//! | tokenizer: no vocabulary, or a begin or end token that is missing | checked when the model is loaded |
+//! | tokenizer: lengths above 31 bits | a text that can't fit into the context is refused by its length |
+//! | chat template: none, or one that llama.cpp doesn't know | an error code, answered with 400; C strings: NUL is refused |
+//! | `seq_rm`, `seq_cp`: sequence out of range, part of a sequence | whole sequences of existing places only |
+
+mod batch;
+mod event;
+mod place;
+mod sequence;
+mod start;
+
+pub(crate) use event::{Event, FinishReason, Submission};
+pub(crate) use start::{EngineThread, Intake, start};
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::Arc;
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::llama_batch::LlamaBatch;
+
+use crate::counters::Counters;
+use crate::model::Model;
+use crate::sampler::Scratch;
+use sequence::Sequence;
+
+/// Why decoding ended with requests unanswered.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error("the batch is full")]
+    Batch(#[from] llama_cpp_2::llama_batch::BatchAddError),
+    #[error("the model could not decode")]
+    Decode(#[from] llama_cpp_2::DecodeError),
+}
+
+/// The state of the engine thread.
+struct Engine<'model> {
+    model: &'model Model,
+    context: LlamaContext<'model>,
+    batch: LlamaBatch<'static>,
+    /// Which request holds which sequence of the cache.
+    places: Vec<Option<Sequence>>,
+    waiting: VecDeque<Submission>,
+    scratch: Scratch,
+    counters: Arc<Counters>,
+    /// How many requests have got a place so far: their order.
+    admitted: u64,
+}
+
+impl Engine<'_> {
+    /// Works until no more requests can come and none is left. Sleeps while there is nothing to do.
+    fn work(&mut self, submissions: &Receiver<Submission>) {
+        while self.take_submissions(submissions) {
+            self.end_cancelled();
+            self.fill_places();
+            self.close_gaps();
+            self.step();
+        }
+    }
+
+    /// Takes what has come; blocks if there is nothing else to do. False when the engine can end.
+    fn take_submissions(&mut self, submissions: &Receiver<Submission>) -> bool {
+        let idle = self.waiting.is_empty() && self.places.iter().all(Option::is_none);
+        if idle {
+            match submissions.recv() {
+                Ok(submission) => self.waiting.push_back(submission),
+                Err(_) => return false,
+            }
+        }
+        loop {
+            match submissions.try_recv() {
+                Ok(submission) => self.waiting.push_back(submission),
+                // Whoever still waits for an answer gets it.
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    /// Ends what nobody wants any more, waiting or running.
+    fn end_cancelled(&mut self) {
+        for place in 0..self.places.len() {
+            if self.places[place].as_ref().is_some_and(Sequence::is_cancelled) {
+                self.end(place, FinishReason::Cancelled);
+            }
+        }
+        let (cancelled, waiting): (VecDeque<Submission>, VecDeque<Submission>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.registration.is_cancelled());
+        self.waiting = waiting;
+        for submission in cancelled {
+            Sequence::begin(submission, 0).end(FinishReason::Cancelled, &self.counters);
+        }
+    }
+
+    /// One decode step: reads a piece of the prompts and generates one token of each request that is past its prompt.
+    fn step(&mut self) {
+        let outputs = match self.fill_batch() {
+            Ok(outputs) => outputs,
+            Err(error) => return self.fail(&error),
+        };
+        if self.batch.n_tokens() == 0 {
+            return;
+        }
+        if let Err(error) = self.context.decode(&mut self.batch) {
+            return self.fail(&error.into());
+        }
+        Counters::add(&self.counters.decode_steps, 1);
+        self.note_read();
+        for output in outputs {
+            self.take_token(output);
+        }
+        self.report_cache();
+    }
+
+    /// Picks the next token of a request from its logits.
+    fn take_token(&mut self, output: batch::Output) {
+        let Some(sequence) = &mut self.places[output.place] else { return };
+        // Cancelled while the step ran: the token is not drawn, so it isn't counted either.
+        if sequence.is_cancelled() {
+            return self.end(output.place, FinishReason::Cancelled);
+        }
+        let logits = self.context.get_logits_ith(output.index);
+        let Some(token) = sequence.sampler.pick(logits, &mut self.scratch) else {
+            return self.end(output.place, FinishReason::Failed("the model gave no usable probabilities"));
+        };
+        Counters::add(&self.counters.generation_tokens, 1);
+        if let Some(reason) = sequence.accept(self.model, token) {
+            self.end(output.place, reason);
+        }
+    }
+
+    /// Ends every request that the step carried: which of them made it fail can't be told.
+    fn fail(&mut self, error: &StepError) {
+        tracing::error!(error = error as &dyn std::error::Error, "decode step failed");
+        for place in 0..self.places.len() {
+            if self.places[place].as_ref().is_some_and(Sequence::is_in_step) {
+                self.end(place, FinishReason::Failed("the model could not decode"));
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The worker over a real Unix socket, with the real model. `LLM_ENGINE_TEST_GGUF` says where the model file is.
+
+mod answers;
+mod cancelling;
+mod client;
+mod refusals;
+mod running;
+mod service;

@@ -1,0 +1,125 @@
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use llm_engine_server::config::{Config, GgufModel, ModelConfig};
+use llm_engine_server::{Drained, Gateway, RouteStatus, Setup, WorkerSetup, serve};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+
+use crate::logging::Format;
+
+use super::{Usage, locate, read_config, summary};
+
+/// What `serve` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The configuration. Without it: llm-engine.toml here if there is one, else the built-in configuration.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+/// Serves until SIGTERM or Ctrl-C, then drains.
+pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let config = read_config(arguments.config.as_deref())?;
+    let summary = summary::of(&config);
+    // Dropped at the end of this function, which removes the folder.
+    let sockets = tempfile::Builder::new().prefix("llm-engine-").tempdir();
+    let sockets = sockets.context("no folder for the sockets of the model workers")?;
+    let (listen, setup) = setup(config, sockets.path(), log_format)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(listen).await;
+        let listener = listener.map_err(|error| Usage(format!("can't listen on {listen}: {error}")))?;
+        let address = listener.local_addr()?;
+        let gateway = Arc::new(Gateway::start(setup).map_err(|error| Usage(error.to_string()))?);
+        tokio::spawn(announce(Arc::clone(&gateway), summary.at(address), begun));
+        match serve(listener, gateway, ended_by_signal()?).await? {
+            Drained::Fully => Ok(()),
+            Drained::CutOff => {
+                anyhow::bail!("some requests were cut off when the time for draining was over")
+            }
+        }
+    })
+}
+
+fn setup(
+    config: Config,
+    socket_folder: &Path,
+    log_format: Format,
+) -> anyhow::Result<(std::net::SocketAddr, Setup)> {
+    let program = std::env::current_exe().context("the path of this program")?;
+    let models = config
+        .models
+        .into_iter()
+        .map(|model| model.into_setup(|model, gguf| worker(&program, model, gguf, log_format)));
+    let setup = Setup {
+        models: models.collect::<anyhow::Result<_>>()?,
+        callers: config.callers,
+        policies: config.policies,
+        socket_folder: socket_folder.to_owned(),
+    };
+    Ok((config.listen, setup))
+}
+
+/// How to start this program as the worker of a model.
+fn worker(
+    program: &Path,
+    model: &ModelConfig,
+    gguf: &GgufModel,
+    log_format: Format,
+) -> anyhow::Result<WorkerSetup> {
+    if !cfg!(feature = "worker") {
+        return Err(Usage(super::worker::NO_WORKER.to_owned()).into());
+    }
+    let mut arguments: Vec<OsString> = vec!["worker".into(), "--model".into(), (&model.name).into()];
+    arguments.extend(["--log-format".into(), log_format.as_str().into()]);
+    arguments.extend(["--gguf".into(), locate(gguf)?.into_os_string()]);
+    arguments.extend(["--parallel".into(), model.concurrency.to_string().into()]);
+    if let Some(tokens) = gguf.context_tokens {
+        arguments.extend(["--context-tokens".into(), tokens.to_string().into()]);
+    }
+    if let Some(threads) = gguf.threads {
+        arguments.extend(["--threads".into(), threads.to_string().into()]);
+    }
+    Ok(WorkerSetup {
+        program: program.to_owned(),
+        arguments,
+    })
+}
+
+/// Prints what a newcomer needs to know as soon as every model answers.
+#[expect(
+    clippy::print_stdout,
+    reason = "the summary is what a person who starts the server is waiting for"
+)]
+async fn announce(gateway: Arc<Gateway>, summary: String, begun: Instant) {
+    println!("{summary}");
+    for route in gateway.routes() {
+        loop {
+            sleep(match route.status().await {
+                RouteStatus::Ready => break,
+                RouteStatus::Starting => Duration::from_millis(20),
+                RouteStatus::Down => Duration::from_secs(1),
+            })
+            .await;
+        }
+    }
+    println!("ready after {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+fn ended_by_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

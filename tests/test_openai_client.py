@@ -1,0 +1,105 @@
+"""OpenAI's Python client, unmodified."""
+
+import math
+
+import openai
+import pytest
+
+MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
+CHAT = {"model": "smollm2-135m", "messages": MESSAGES, "max_tokens": 24, "temperature": 0}
+COMPLETION = {"model": "smollm2-135m", "prompt": "The sky is", "max_tokens": 12, "temperature": 0}
+
+
+def client(server, key="root"):
+    return openai.OpenAI(base_url=f"{server.address}/v1", api_key=key, max_retries=0, timeout=60)
+
+
+def check_usage(usage, limit):
+    assert usage.prompt_tokens > 0
+    assert 0 < usage.completion_tokens <= limit
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+def test_chat(server):
+    answer = client(server).chat.completions.create(**CHAT)
+    assert answer.object == "chat.completion"
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    check_usage(answer.usage, CHAT["max_tokens"])
+
+
+def test_chat_as_a_stream(server):
+    chunks = list(client(server).chat.completions.create(**CHAT, stream=True))
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert all(chunk.usage is None for chunk in chunks)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks]
+    assert reasons[-1] in ("stop", "length")
+    assert reasons[:-1] == [None] * (len(chunks) - 1)
+
+
+def test_chat_as_a_stream_with_usage(server):
+    options = {"include_usage": True}
+    *chunks, last = client(server).chat.completions.create(**CHAT, stream=True, stream_options=options)
+    assert all(chunk.usage is None for chunk in chunks)
+    assert last.choices == []
+    check_usage(last.usage, CHAT["max_tokens"])
+
+
+def test_completions(server):
+    answer = client(server).completions.create(**COMPLETION)
+    assert answer.object == "text_completion"
+    assert answer.choices[0].text
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    check_usage(answer.usage, COMPLETION["max_tokens"])
+
+
+def test_completions_without_a_maximum_stop_at_openai_s_default(server):
+    unbounded = {name: value for name, value in COMPLETION.items() if name != "max_tokens"}
+    check_usage(client(server).completions.create(**unbounded).usage, 16)
+
+
+def test_completions_as_a_stream_with_usage(server):
+    options = {"include_usage": True}
+    *chunks, last = client(server).completions.create(**COMPLETION, stream=True, stream_options=options)
+    assert "".join(chunk.choices[0].text for chunk in chunks)
+    assert chunks[-1].choices[0].finish_reason in ("stop", "length")
+    assert last.choices == []
+    check_usage(last.usage, COMPLETION["max_tokens"])
+
+
+def test_models_are_listed(server):
+    assert "smollm2-135m" in [model.id for model in client(server).models.list()]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_unknown_model_is_not_found(server, stream):
+    with pytest.raises(openai.NotFoundError) as raised:
+        client(server).chat.completions.create(**{**CHAT, "model": "no-such-model"}, stream=stream)
+    assert "no-such-model" in raised.value.body["message"]
+
+
+def test_a_wrong_key_is_an_authentication_error(server):
+    with pytest.raises(openai.AuthenticationError):
+        client(server, key="not-a-key").chat.completions.create(**CHAT)
+
+
+def test_a_temperature_out_of_range_is_a_bad_request(server):
+    with pytest.raises(openai.BadRequestError) as raised:
+        client(server).chat.completions.create(**{**CHAT, "temperature": 3})
+    assert "temperature" in raised.value.body["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refusal_says_when_to_come_back(used_up_server, stream):
+    with pytest.raises(openai.RateLimitError) as raised:
+        client(used_up_server).chat.completions.create(**CHAT, stream=stream)
+    headers = raised.value.response.headers
+    seconds, milliseconds = int(headers["retry-after"]), int(headers["retry-after-ms"])
+    assert 0 < milliseconds <= 3_600_000
+    assert seconds == max(1, math.ceil(milliseconds / 1000))
+    assert headers["x-should-retry"] == "true"
+    assert raised.value.code == "rate_limited"
+    assert "one-an-hour" in raised.value.body["message"]
