@@ -42,10 +42,7 @@ pub(crate) async fn attempt(
             .generate(request, price.max_output_tokens, stream, request_id);
         refuse_errors(generate.await?).await
     };
-    let response = match timeout(deadline, head)
-        .await
-        .unwrap_or(Err(Failure::TimedOut(deadline)))
-    {
+    let response = match running.unless_cut_off(within(deadline, head)).await {
         Ok(response) => response,
         Err(failure) => {
             running.failed(&failure, false);
@@ -57,10 +54,7 @@ pub(crate) async fn attempt(
             AnswerStream::begin(running, response.into_body(), request, price.cost.input_tokens).await?;
         return Ok(AnswerBody::Stream(Box::new(stream)));
     }
-    match timeout(deadline, whole(response))
-        .await
-        .unwrap_or(Err(Failure::TimedOut(deadline)))
-    {
+    match running.unless_cut_off(within(deadline, whole(response))).await {
         Ok(mut answer) => {
             if let Some(usage) = answer
                 .get("usage")
@@ -77,6 +71,15 @@ pub(crate) async fn attempt(
             Err(failure)
         }
     }
+}
+
+async fn within<T>(
+    deadline: Duration,
+    waiting: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout(deadline, waiting)
+        .await
+        .unwrap_or(Err(Failure::TimedOut(deadline)))
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Map<String, Value>, Failure> {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// The deployment did not deliver.
+/// The deployment did not deliver, or could not deliver in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// No connection could be made, so it knows nothing of the request.
@@ -12,6 +12,9 @@ pub enum Failure {
     /// It took too long.
     #[error("the model server did not answer within {} s", .0.as_secs())]
     TimedOut(Duration),
+    /// We shut down before it was through.
+    #[error("the server shut down before the answer was whole")]
+    CutOff,
     /// It refuses the request as it is.
     #[error("{message}")]
     Rejected {
@@ -45,9 +48,11 @@ impl Failure {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Rejected { .. } => Fault::Caller,
-            Self::Unreachable(_) | Self::Broken(_) | Self::TimedOut(_) | Self::Limited { .. } => {
-                Fault::Upstream
-            }
+            Self::Unreachable(_)
+            | Self::Broken(_)
+            | Self::TimedOut(_)
+            | Self::CutOff
+            | Self::Limited { .. } => Fault::Upstream,
         }
     }
 
@@ -57,6 +62,7 @@ impl Failure {
         match self {
             Self::Unreachable(_) | Self::Broken(_) => "upstream_failed",
             Self::TimedOut(_) => "upstream_timeout",
+            Self::CutOff => "draining",
             Self::Rejected { .. } => "upstream_rejected",
             Self::Limited { .. } => "upstream_limited",
         }
@@ -68,6 +74,7 @@ impl Failure {
         match self {
             Self::Unreachable(_) | Self::Broken(_) => 502,
             Self::TimedOut(_) => 504,
+            Self::CutOff => 503,
             Self::Rejected { .. } => 400,
             Self::Limited { .. } => 429,
         }
@@ -78,7 +85,11 @@ impl Failure {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Limited { retry_after } => Some(*retry_after),
-            Self::Unreachable(_) | Self::Broken(_) | Self::TimedOut(_) | Self::Rejected { .. } => None,
+            Self::Unreachable(_)
+            | Self::Broken(_)
+            | Self::TimedOut(_)
+            | Self::CutOff
+            | Self::Rejected { .. } => None,
         }
     }
 }

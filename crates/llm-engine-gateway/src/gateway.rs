@@ -10,6 +10,7 @@ use crate::admit::Limits;
 use crate::authenticate::Callers;
 use crate::deployment::Deployment;
 use crate::resolve::Routes;
+use crate::settle::Requests;
 use crate::supervise::Worker;
 use crate::wait::Queue;
 use crate::{
@@ -23,8 +24,7 @@ pub struct Gateway {
     callers: Callers,
     routes: Routes,
     pub(crate) limits: Arc<Limits>,
-    /// One token for each running request, and the tasks that settle what was abandoned.
-    pub(crate) requests: TaskTracker,
+    pub(crate) requests: Requests,
     draining: AtomicBool,
     workers: TaskTracker,
     stop_workers: CancellationToken,
@@ -52,7 +52,7 @@ impl Gateway {
             callers: Callers::new(setup.callers),
             routes: Routes::new(routes?),
             limits: Arc::new(Limits::new(setup.policies)),
-            requests: TaskTracker::new(),
+            requests: Requests::default(),
             draining: AtomicBool::new(false),
             workers,
             stop_workers: stop_on_error.disarm(),
@@ -91,7 +91,7 @@ impl Gateway {
     /// From now on new requests are refused.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        self.requests.close();
+        self.requests.tasks.close();
     }
 
     /// Whether [`Self::drain`] was called.
@@ -102,7 +102,12 @@ impl Gateway {
 
     /// Returns when, after [`Self::drain`], no request is running any more.
     pub async fn drained(&self) {
-        self.requests.wait().await;
+        self.requests.tasks.wait().await;
+    }
+
+    /// Ends the requests that are still running with [`Failure::CutOff`](crate::Failure::CutOff).
+    pub fn cut_off(&self) {
+        self.requests.cut_off.cancel();
     }
 
     /// Ends the model workers.

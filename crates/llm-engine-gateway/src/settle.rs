@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use llm_engine_limit::Cost;
 use llm_engine_wire::openai::Usage;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -11,6 +12,15 @@ use crate::report::Record;
 use crate::wait::Place;
 use crate::{CompleteError, Failure};
 
+/// All requests that are running.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    /// One token for each of them, and the tasks that settle what was abandoned.
+    pub(crate) tasks: TaskTracker,
+    /// Ends them all.
+    pub(crate) cut_off: CancellationToken,
+}
+
 /// A request that has been admitted and has a place. Wherever it is dropped, it is settled and reported once: a request
 /// that was sent and has not ended is cancelled at the deployment first, and charged what was generated until then.
 #[derive(Debug)]
@@ -19,6 +29,7 @@ pub(crate) struct Running {
     held: Option<Held>,
     work: Work,
     tasks: TaskTracker,
+    cut_off: CancellationToken,
 }
 
 /// What a running request holds, given back in this order.
@@ -50,7 +61,7 @@ impl Running {
         record: Record,
         deployment: Arc<Deployment>,
         request_id: &str,
-        tasks: &TaskTracker,
+        requests: &Requests,
     ) -> Self {
         let request_id = request_id.to_owned();
         let held = Held {
@@ -59,13 +70,25 @@ impl Running {
             record,
             deployment,
             request_id,
-            _token: tasks.token(),
+            _token: requests.tasks.token(),
         };
         Self {
             held: Some(held),
             work: Work::NotSent,
-            tasks: tasks.clone(),
+            tasks: requests.tasks.clone(),
+            cut_off: requests.cut_off.clone(),
         }
+    }
+
+    /// Waits for this, unless the time for draining is over first.
+    pub(crate) async fn unless_cut_off<T>(
+        &self,
+        waiting: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        self.cut_off
+            .run_until_cancelled(waiting)
+            .await
+            .unwrap_or(Err(Failure::CutOff))
     }
 
     /// The request is about to be sent; if nothing more becomes known it is charged the tokens of its prompt.
@@ -111,8 +134,8 @@ impl Running {
             _ => {}
         }
         held.record.ended_by(&CompleteError::Failed(failure.clone()));
-        // After a time-out the deployment may still be working: dropping `self` cancels it.
-        if !matches!(failure, Failure::TimedOut(_)) {
+        // Where we gave up, the deployment may still be working: dropping `self` cancels it.
+        if !matches!(failure, Failure::TimedOut(_) | Failure::CutOff) {
             self.work = Work::Ended;
         }
     }

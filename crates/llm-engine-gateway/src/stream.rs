@@ -151,8 +151,12 @@ impl AnswerStream {
     /// The next bytes of the body; `None` at its end.
     async fn more(&mut self, patience: Duration) -> Result<Option<Bytes>, Failure> {
         loop {
-            let frame = timeout_at(self.heard + patience, self.body.frame()).await;
-            let frame = frame.map_err(|_| Failure::TimedOut(patience))?;
+            let frame = timeout_at(self.heard + patience, self.body.frame());
+            let frame = async { frame.await.map_err(|_| Failure::TimedOut(patience)) };
+            let frame = match &self.running {
+                Some(running) => running.unless_cut_off(frame).await?,
+                None => return Ok(None),
+            };
             self.heard = Instant::now();
             match frame {
                 None => return Ok(None),

@@ -8,7 +8,7 @@ use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use hyperlocal::UnixConnector;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -115,10 +115,12 @@ impl Supervisor {
                 ));
             }
         };
+        // Taken out, because waiting for the child would close it.
+        let lifeline = child.stdin.take();
         let loaded = async { timeout(LOADING, answers(socket)).await.is_ok() };
         tokio::select! {
             exit = child.wait() => return Some(describe(exit)),
-            () = self.stop.cancelled() => return end(child).await,
+            () = self.stop.cancelled() => return end(child, lifeline).await,
             loaded = loaded => if !loaded {
                 let _ = child.kill().await;
                 return Some(format!("it did not load its model within {} s", LOADING.as_secs()));
@@ -132,7 +134,7 @@ impl Supervisor {
         self.state.send_replace(WorkerState::Ready(socket.into()));
         tokio::select! {
             exit = child.wait() => Some(describe(exit)),
-            () = self.stop.cancelled() => end(child).await,
+            () = self.stop.cancelled() => end(child, lifeline).await,
         }
     }
 
@@ -163,8 +165,8 @@ async fn answers(socket: &Path) {
     }
 }
 
-async fn end(mut child: Child) -> Option<String> {
-    drop(child.stdin.take());
+async fn end(mut child: Child, lifeline: Option<ChildStdin>) -> Option<String> {
+    drop(lifeline);
     if timeout(ENDING, child.wait()).await.is_err() {
         let _ = child.kill().await;
     }

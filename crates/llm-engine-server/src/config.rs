@@ -73,7 +73,11 @@ impl Config {
         Self::parse(defaults::CONFIG, Path::new("built-in configuration"))
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    /// Checks the text of a file; `path` is what messages call it, and the folder that its relative paths start from.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the line and what is wrong there.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let source = Source { text, path };
         let raw: RawConfig = toml::from_str(text).map_err(|error| source.toml_error(&error))?;
         let RawConfig {

@@ -21,11 +21,12 @@ pub enum Drained {
 
 /// How long requests that are running may go on after the signal to end.
 const DRAIN: Duration = Duration::from_secs(30);
-/// How long their last bytes may take to reach their callers.
+/// How long settling and the last bytes may take after that.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Answers requests on the listener until `shutdown` completes. Then new requests are refused with 503 while those that
-/// are running go on, for up to 30 s; after that the listener is closed and the model workers are ended.
+/// are running go on, for up to 30 s; what still runs then ends with an error. At last the listener is closed and the
+/// model workers are ended.
 ///
 /// # Errors
 /// What the listener reports.
@@ -47,7 +48,11 @@ pub async fn serve(
     gateway.drain();
     let drained = match timeout(DRAIN, gateway.drained()).await {
         Ok(()) => Drained::Fully,
-        Err(_) => Drained::CutOff,
+        Err(_) => {
+            gateway.cut_off();
+            let _ = timeout(FLUSH, gateway.drained()).await;
+            Drained::CutOff
+        }
     };
     close.cancel();
     if timeout(FLUSH, &mut server).await.is_err() {

@@ -23,6 +23,8 @@ pub(super) struct Sequence {
     generated: usize,
     /// The token that was generated last; the next step reads it.
     last: Option<LlamaToken>,
+    /// The text of the last token.
+    rest: String,
     /// The bytes of one token.
     piece: Vec<u8>,
 }
@@ -42,6 +44,7 @@ impl Sequence {
             reading: 0,
             generated: 0,
             last: None,
+            rest: String::new(),
             piece: Vec::with_capacity(64),
         }
     }
@@ -93,7 +96,7 @@ impl Sequence {
         read
     }
 
-    /// Takes a generated token and reports it; gives the reason if it is the last one.
+    /// Takes a generated token; gives the reason if it is the last one, else reports it.
     pub(super) fn accept(&mut self, model: &Model, token: LlamaToken) -> Option<FinishReason> {
         self.generated += 1;
         self.last = Some(token);
@@ -109,20 +112,24 @@ impl Sequence {
             model.append_piece(token, &mut self.piece);
             stopped = self.text.push(&self.piece, &mut text);
         }
-        let full = self.generated >= generation.max_tokens;
-        if !text.is_empty() || (generation.report_each_token && !stopped && !full) {
-            self.send(Event::Progress { text, usage: self.usage() });
+        let reason = if stopped {
+            Some(FinishReason::Stop)
+        } else {
+            (self.generated >= generation.max_tokens).then_some(FinishReason::Length)
+        };
+        if reason.is_some() {
+            self.rest = text;
+        } else if !text.is_empty() || generation.report_each_token {
+            // Nobody listening is seen as a cancel before the next step.
+            let _ = self.submission.events.send(Event::Progress { text, usage: self.usage() });
         }
-        if stopped {
-            return Some(FinishReason::Stop);
-        }
-        full.then_some(FinishReason::Length)
+        reason
     }
 
     /// Settles the request and says so to its reader. Its place must be cleared before: who learns that a request has
     /// ended may rely on the model not working on it any more.
     pub(super) fn end(mut self, reason: FinishReason, counters: &Counters) {
-        let mut text = String::new();
+        let mut text = std::mem::take(&mut self.rest);
         self.text.finish(&mut text);
         let usage = self.usage();
         Counters::subtract(&counters.unfinished, 1);
@@ -138,10 +145,5 @@ impl Sequence {
     fn usage(&self) -> Usage {
         let count = |tokens: usize| u64::try_from(tokens).unwrap_or(u64::MAX);
         Usage::new(count(self.read), count(self.generated))
-    }
-
-    fn send(&self, event: Event) {
-        // Nobody listening is seen as a cancel before the next step.
-        let _ = self.submission.events.send(event);
     }
 }

@@ -14,17 +14,17 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     socket: PathBuf,
 }
 
 impl Client {
-    pub fn new(socket: PathBuf) -> Self {
+    pub(crate) fn new(socket: PathBuf) -> Self {
         Self { socket }
     }
 
     /// Sends a request; the answer's body is still to be read.
-    pub async fn send(&self, method: &str, path: &str, id: Option<&str>, body: Vec<u8>) -> Response<Incoming> {
+    pub(crate) async fn send(&self, method: &str, path: &str, id: Option<&str>, body: Vec<u8>) -> Response<Incoming> {
         let stream = UnixStream::connect(&self.socket).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         // Ends with the connection, which ends when the sender and the body are dropped.
@@ -37,12 +37,12 @@ impl Client {
         sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap()
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
         read(self.send("POST", path, None, body.to_string().into_bytes()).await).await
     }
 
     /// The answer to a chat of one question.
-    pub async fn ask(&self, mut fields: Value, question: &str) -> Value {
+    pub(crate) async fn ask(&self, mut fields: Value, question: &str) -> Value {
         fields["messages"] = json!([{"role": "user", "content": question}]);
         fields["model"] = json!(crate::running::MODEL);
         let (status, answer) = self.post("/v1/chat/completions", &fields).await;
@@ -51,7 +51,7 @@ impl Client {
     }
 
     /// Starts a stream.
-    pub async fn stream(&self, path: &str, id: Option<&str>, mut fields: Value) -> EventStream {
+    pub(crate) async fn stream(&self, path: &str, id: Option<&str>, mut fields: Value) -> EventStream {
         fields["model"] = json!(crate::running::MODEL);
         fields["stream"] = json!(true);
         let response = self.send("POST", path, id, fields.to_string().into_bytes()).await;
@@ -60,20 +60,20 @@ impl Client {
         EventStream { body: response.into_body(), decoder: Decoder::default() }
     }
 
-    pub async fn get(&self, path: &str) -> (StatusCode, String) {
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, String) {
         let response = self.send("GET", path, None, Vec::new()).await;
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    pub async fn metric(&self, name: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.get("/metrics").await;
         let line = text.lines().find(|line| line.starts_with(&format!("{name}{{"))).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    pub async fn cancel(&self, id: &str) -> Option<Usage> {
+    pub(crate) async fn cancel(&self, id: &str) -> Option<Usage> {
         let (status, body) = self.post("/cancel", &json!({"request_id": id})).await;
         (status == StatusCode::OK).then(|| serde_json::from_value(body["usage"].clone()).unwrap())
     }
@@ -86,14 +86,14 @@ async fn read(response: Response<Incoming>) -> (StatusCode, Value) {
 }
 
 /// The events of a streamed answer.
-pub struct EventStream {
+pub(crate) struct EventStream {
     body: Incoming,
     decoder: Decoder,
 }
 
 impl EventStream {
     /// The next event's data; `None` when the body has ended.
-    pub async fn next_data(&mut self) -> Option<String> {
+    pub(crate) async fn next_data(&mut self) -> Option<String> {
         loop {
             if let Some(data) = self.decoder.next_event().unwrap() {
                 return Some(String::from_utf8(data).unwrap());
@@ -103,12 +103,12 @@ impl EventStream {
         }
     }
 
-    pub async fn next_chunk(&mut self) -> Chunk {
+    pub(crate) async fn next_chunk(&mut self) -> Chunk {
         serde_json::from_str(&self.next_data().await.unwrap()).unwrap()
     }
 
     /// All chunks up to `[DONE]`.
-    pub async fn chunks(&mut self) -> Vec<Chunk> {
+    pub(crate) async fn chunks(&mut self) -> Vec<Chunk> {
         let mut chunks = Vec::new();
         loop {
             let data = self.next_data().await.expect("[DONE] comes before the end");
@@ -122,6 +122,6 @@ impl EventStream {
 }
 
 /// The text of a stream's chunks.
-pub fn text(chunks: &[Chunk]) -> String {
+pub(crate) fn text(chunks: &[Chunk]) -> String {
     chunks.iter().flat_map(|chunk| &chunk.choices).map(|choice| choice.added_text()).collect()
 }

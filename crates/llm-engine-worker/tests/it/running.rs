@@ -10,24 +10,24 @@ use tokio::sync::oneshot;
 
 use crate::client::Client;
 
-pub const MODEL: &str = "smollm2-135m";
+pub(crate) const MODEL: &str = "smollm2-135m";
 
 /// Small enough to start quickly, and to be filled by a test.
-pub const CONTEXT_TOKENS: u32 = 512;
+pub(crate) const CONTEXT_TOKENS: u32 = 512;
 
-pub struct Running {
-    pub client: Client,
+pub(crate) struct Running {
+    pub(crate) client: Client,
     shutdown: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), Error>>>,
     _folder: TempDir,
 }
 
 impl Running {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(|_| {})
     }
 
-    pub fn start_with(change: impl FnOnce(&mut Options)) -> Self {
+    pub(crate) fn start_with(change: impl FnOnce(&mut Options)) -> Self {
         let folder = TempDir::new().unwrap();
         let mut options = options(&folder);
         change(&mut options);
@@ -49,7 +49,7 @@ impl Drop for Running {
     }
 }
 
-pub fn options(folder: &TempDir) -> Options {
+pub(crate) fn options(folder: &TempDir) -> Options {
     let gguf = std::env::var_os("LLM_ENGINE_TEST_GGUF").map(PathBuf::from);
     let gguf = gguf.expect("set LLM_ENGINE_TEST_GGUF to the path of SmolLM2-135M-Instruct.Q4_1.gguf");
     let mut options = Options::new(gguf, folder.path().join("worker.sock"), MODEL.to_owned());

@@ -23,8 +23,8 @@ async fn the_service_routes_answer() {
     assert_eq!(tokens["max_model_len"], CONTEXT_TOKENS);
 }
 
-#[tokio::test]
-async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+#[test]
+fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let folder = TempDir::new().unwrap();
     drop(std::os::unix::net::UnixListener::bind(options(&folder).socket).unwrap());
     let worker = Worker::start(options(&folder)).unwrap();

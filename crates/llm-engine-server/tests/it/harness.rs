@@ -1,0 +1,211 @@
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use llm_engine_server::config::Config;
+use llm_engine_server::{Drained, Gateway, Setup, WorkerSetup, serve};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A server under test; its callers are `k` and `other`, each with its name for a key.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    shutdown: Option<oneshot::Sender<()>>,
+    served: JoinHandle<std::io::Result<Drained>>,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+/// SHA-256 of `k` and `other`.
+const CALLERS: &str = r#"
+[callers.k]
+api_key_sha256 = "8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a"
+[callers.other]
+api_key_sha256 = "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa"
+"#;
+
+impl Server {
+    /// The model `m` at this upstream under these lines of configuration, of which those before the first section
+    /// belong to the model.
+    pub(crate) async fn start(upstream: &str, more: &str) -> Self {
+        let section = if more.starts_with('[') {
+            Some(0)
+        } else {
+            more.find("\n[")
+        };
+        let (model, sections) = more.split_at(section.unwrap_or(more.len()));
+        Self::with_config(&format!(
+            "listen = '127.0.0.1:0'\n[models.m]\ndeployments = [{{ url = '{upstream}', model = 'upstream' }}]\n\
+             {model}\n{CALLERS}\n{sections}"
+        ))
+        .await
+    }
+
+    async fn with_config(text: &str) -> Self {
+        let config = Config::parse(text, Path::new("test.toml")).unwrap();
+        let no_worker = |_: &_, _: &_| Err::<WorkerSetup, _>("no test here has a model file");
+        let setup = Setup {
+            models: config
+                .models
+                .into_iter()
+                .map(|model| model.into_setup(no_worker).unwrap())
+                .collect(),
+            callers: config.callers,
+            policies: config.policies,
+            socket_folder: std::env::temp_dir(),
+        };
+        let listener = TcpListener::bind(config.listen).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (shutdown, told) = oneshot::channel();
+        let gateway = Arc::new(Gateway::start(setup).unwrap());
+        let served = tokio::spawn(serve(listener, gateway, async {
+            let _ = told.await;
+        }));
+        Self {
+            address,
+            shutdown: Some(shutdown),
+            served,
+            client: Client::builder(TokioExecutor::new()).build_http(),
+        }
+    }
+
+    /// Sends a request with the key of caller `k` unless `headers` has another.
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> Response<Incoming> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{target}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = Full::new(Bytes::copy_from_slice(body.unwrap_or_default().as_bytes()));
+        self.client.request(request.body(body).unwrap()).await.unwrap()
+    }
+
+    /// Posts JSON as caller `k`.
+    pub(crate) async fn post(&self, target: &str, body: &Value) -> Response<Incoming> {
+        self.post_as("k", target, body).await
+    }
+
+    pub(crate) async fn post_as(&self, key: &str, target: &str, body: &Value) -> Response<Incoming> {
+        let authorization = format!("Bearer {key}");
+        let headers = [
+            ("authorization", authorization.as_str()),
+            ("content-type", "application/json"),
+        ];
+        self.send("POST", target, &headers, Some(&body.to_string())).await
+    }
+
+    pub(crate) async fn get(&self, target: &str) -> Answer {
+        Answer::read(
+            self.send("GET", target, &[("authorization", "Bearer k")], None)
+                .await,
+        )
+        .await
+    }
+
+    /// A small v1 request, sync.
+    pub(crate) async fn complete(&self) -> Answer {
+        Answer::read(self.post(SYNC, &prompt(5)).await).await
+    }
+
+    /// Lets everything happen that needs no time, for tests under a frozen clock: what reached a socket before is seen
+    /// before these requests are.
+    pub(crate) async fn settle(&self) {
+        for _ in 0..3 {
+            Answer::read(self.send("GET", "/healthz", &[], None).await).await;
+        }
+    }
+
+    /// Tells the server to end.
+    pub(crate) fn shut_down(&mut self) {
+        self.shutdown.take().unwrap().send(()).unwrap();
+    }
+
+    pub(crate) async fn ended(self) -> Drained {
+        self.served.await.unwrap().unwrap()
+    }
+}
+
+pub(crate) const SYNC: &str = "/v1/llm/completions-sync?model_endpoint_name=m";
+pub(crate) const STREAM: &str = "/v1/llm/completions-stream?model_endpoint_name=m";
+
+/// A v1 body that asks for so many tokens.
+pub(crate) fn prompt(max_new_tokens: u64) -> Value {
+    json!({ "prompt": "p", "max_new_tokens": max_new_tokens, "temperature": 0.2 })
+}
+
+/// A chat body.
+pub(crate) fn chat() -> Value {
+    json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }], "max_tokens": 5 })
+}
+
+impl Answer {
+    pub(crate) async fn read(response: Response<Incoming>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// When a refused caller may come back.
+    pub(crate) fn retry_after(&self) -> Duration {
+        let milliseconds: u64 = self.header("retry-after-ms").unwrap().parse().unwrap();
+        let seconds: u64 = self.header("retry-after").unwrap().parse().unwrap();
+        assert_eq!(
+            seconds,
+            milliseconds.div_ceil(1000).max(1),
+            "both headers say the same"
+        );
+        assert_eq!(self.header("x-should-retry"), Some("true"));
+        Duration::from_millis(milliseconds)
+    }
+
+    /// The data of each event, in order.
+    pub(crate) fn events(&self) -> Vec<&str> {
+        self.body
+            .split("\n\n")
+            .flat_map(|part| part.split("\r\n\r\n"))
+            .filter_map(|e| e.strip_prefix("data: "))
+            .collect()
+    }
+}
+
+/// Reads one more piece of a streamed body.
+pub(crate) async fn piece(response: &mut Response<Incoming>) -> String {
+    let frame = response.body_mut().frame().await.unwrap().unwrap();
+    String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
+}

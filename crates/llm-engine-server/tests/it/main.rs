@@ -1,0 +1,12 @@
+//! The server over real sockets, in front of an upstream that does what the tests tell it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod configuration;
+mod draining;
+mod golden;
+mod hang_up;
+mod harness;
+mod limits;
+mod openai;
+mod v1;
+mod waiting;
