@@ -14,10 +14,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, Response, StatusCode, header};
+use axum::http::{Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use llm_engine_wire::openai::{Kind, Model as ModelEntry, ModelList};
+use llm_engine_wire::openai::{Model as ModelEntry, ModelList};
 use serde::Serialize;
 
 use crate::counters::Counters;

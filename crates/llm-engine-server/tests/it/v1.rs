@@ -130,7 +130,7 @@ async fn an_upstream_that_rejects_the_request_is_a_400_in_its_own_words() {
     let server = Server::start(upstream.url(), "").await;
     let error = json!({ "error": { "message": "too long", "type": "x", "code": "context_length_exceeded" } });
     let (answer, ()) = tokio::join!(server.complete(), async {
-        upstream.next().await.answer(400, &[], error)
+        upstream.next().await.answer(400, &[], error);
     });
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
     assert_eq!(answer.json()["detail"], "too long");
