@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use llm_engine_limit::Cost;
 use llm_engine_wire::openai::Usage;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -147,11 +148,16 @@ impl Drop for Running {
         if self.work != Work::Sent || !held.deployment.can_cancel() {
             return;
         }
-        self.tasks.spawn(async move {
+        // Outside a runtime nobody can be asked: what was counted so far is charged.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let settle = async move {
             if let Some(usage) = held.deployment.cancel(&held.request_id).await {
                 held.count(usage, false);
             }
-        });
+        };
+        self.tasks.spawn_on(settle, &runtime);
     }
 }
 

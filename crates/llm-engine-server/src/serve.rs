@@ -3,6 +3,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use llm_engine_gateway::Gateway;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -36,6 +37,10 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<Drained> {
     let close = CancellationToken::new();
+    // Events are small and must not wait for the acknowledgement of the one before.
+    let listener = listener.tap_io(|connection| {
+        let _ = connection.set_nodelay(true);
+    });
     let server = axum::serve(listener, routes::router(Arc::clone(&gateway)))
         .with_graceful_shutdown(close.clone().cancelled_owned());
     let mut server = tokio::spawn(server.into_future());

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::openai::{Chunk, InvalidRequest, Kind, Request, Response, Usage};
-use crate::v1::{CompletionRequest, Frame, Guided, Output, StreamOutput, SyncResponse};
+use crate::v1::{CompletionRequest, Frame, Guided, Output, StreamOutput, SyncResponse, TokenOutput};
 
 /// The same request in OpenAI's dialect: on the completions route, or, where prompts shall go through the model's chat
 /// template, as a chat of one message.
@@ -72,7 +72,7 @@ pub fn to_sync_response(request_id: &str, response: &Response) -> SyncResponse {
             text: text.unwrap_or_default().to_owned(),
             num_prompt_tokens: Some(response.usage.prompt_tokens),
             num_completion_tokens: response.usage.completion_tokens,
-            tokens: None,
+            tokens: choice.and_then(|choice| choice.logprobs.as_ref()).map(tokens),
         },
     }
 }
@@ -80,26 +80,75 @@ pub fn to_sync_response(request_id: &str, response: &Response) -> SyncResponse {
 /// A frame that adds the text of a chunk; `generated` is the number of tokens so far.
 #[must_use]
 pub fn to_frame(request_id: &str, chunk: &Chunk, generated: u64) -> Frame {
-    let text = chunk.choices.first().map_or("", |choice| choice.added_text());
-    frame(request_id, text, None, generated)
+    let choice = chunk.choices.first();
+    let text = choice.map_or("", |choice| choice.added_text());
+    let tokens = choice.and_then(|choice| choice.logprobs.as_ref()).map(tokens);
+    let token = tokens.and_then(|tokens| tokens.into_iter().next());
+    StreamFrame {
+        text,
+        token,
+        prompt_tokens: None,
+        generated,
+    }
+    .under(request_id)
 }
 
 /// The last frame of a stream, which alone carries the number of prompt tokens.
 #[must_use]
 pub fn to_last_frame(request_id: &str, usage: Usage) -> Frame {
-    frame(request_id, "", Some(usage.prompt_tokens), usage.completion_tokens)
+    let generated = usage.completion_tokens;
+    StreamFrame {
+        text: "",
+        token: None,
+        prompt_tokens: Some(usage.prompt_tokens),
+        generated,
+    }
+    .under(request_id)
 }
 
-fn frame(request_id: &str, text: &str, last_with_prompt_tokens: Option<u64>, generated: u64) -> Frame {
-    Frame {
-        request_id: request_id.to_owned(),
-        output: Some(StreamOutput {
-            text: text.to_owned(),
-            finished: last_with_prompt_tokens.is_some(),
-            num_prompt_tokens: last_with_prompt_tokens,
-            num_completion_tokens: Some(generated),
-            token: None,
-        }),
-        error: None,
+/// What differs between the frames of a stream; `prompt_tokens` are only known, and only told, in the last one.
+struct StreamFrame<'a> {
+    text: &'a str,
+    token: Option<TokenOutput>,
+    prompt_tokens: Option<u64>,
+    generated: u64,
+}
+
+impl StreamFrame<'_> {
+    fn under(self, request_id: &str) -> Frame {
+        Frame {
+            request_id: request_id.to_owned(),
+            output: Some(StreamOutput {
+                text: self.text.to_owned(),
+                finished: self.prompt_tokens.is_some(),
+                num_prompt_tokens: self.prompt_tokens,
+                num_completion_tokens: Some(self.generated),
+                token: self.token,
+            }),
+            error: None,
+        }
     }
+}
+
+/// The tokens with their log-probabilities, from the form of either route.
+fn tokens(logprobs: &Value) -> Vec<TokenOutput> {
+    let list = |name: &str| {
+        logprobs
+            .get(name)
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+    };
+    let token = |token: &Value, log_prob: &Value| {
+        Some(TokenOutput {
+            token: token.as_str()?.to_owned(),
+            log_prob: log_prob.as_f64()?,
+        })
+    };
+    let chat = list("content")
+        .iter()
+        .filter_map(|entry| token(entry.get("token")?, entry.get("logprob")?));
+    let completion = list("tokens").iter().zip(list("token_logprobs"));
+    chat.chain(completion.filter_map(|(name, log_prob)| token(name, log_prob)))
+        .collect()
 }

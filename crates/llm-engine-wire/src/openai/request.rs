@@ -189,11 +189,16 @@ impl Request {
         }
     }
 
-    /// How many answers were asked for; each may use up to [`Self::max_output_tokens`].
+    /// How many answers are generated; each may use up to [`Self::max_output_tokens`].
     #[must_use]
     pub fn answers(&self) -> u64 {
         let best_of = self.fields.get("best_of").and_then(Value::as_u64).unwrap_or(1);
-        self.sampling.n.unwrap_or(1).max(best_of)
+        let prompts = match self.fields.get("prompt") {
+            // A list of numbers is one prompt of token ids; of anything else, a list of prompts.
+            Some(Value::Array(prompts)) if !prompts.iter().all(Value::is_number) => prompts.len() as u64,
+            _ => 1,
+        };
+        self.sampling.n.unwrap_or(1).max(best_of).saturating_mul(prompts)
     }
 
     /// The body to send to a deployment: the caller's fields under the deployment's own model name, with the output

@@ -178,10 +178,31 @@ impl Response {
             } else if let Some(text) = &mut choice.text {
                 text.push_str(added.added_text());
             }
+            if let Some(logprobs) = added.logprobs {
+                append_logprobs(&mut choice.logprobs, logprobs);
+            }
             if added.finish_reason.is_some() {
                 choice.finish_reason = added.finish_reason;
             }
         }
+    }
+}
+
+/// Both routes give log-probabilities as lists that grow with the answer: the chat route one of objects, the
+/// completions route several side by side.
+fn append_logprobs(all: &mut Option<Value>, added: Value) {
+    match (all, added) {
+        (Some(Value::Object(all)), Value::Object(added)) => {
+            for (name, added) in added {
+                match (all.get_mut(&name), added) {
+                    (Some(Value::Array(all)), Value::Array(added)) => all.extend(added),
+                    (_, added) => {
+                        all.insert(name, added);
+                    }
+                }
+            }
+        }
+        (all, added) => *all = Some(added),
     }
 }
 
