@@ -20,6 +20,13 @@ fn the_built_in_configuration_is_valid_and_serves_loopback_only() {
 }
 
 #[test]
+fn the_commented_example_is_valid() {
+    let text = include_str!("../../../../examples/llm-engine.toml");
+    let config = Config::parse(text, Path::new("examples/llm-engine.toml")).unwrap();
+    assert_eq!((config.models.len(), config.callers.len(), config.policies.len()), (2, 2, 2));
+}
+
+#[test]
 fn an_empty_file_is_the_built_in_model_without_limits() {
     let config = Config::parse("", Path::new("x")).unwrap();
     assert_eq!(config.models[0].name, "smollm2-135m");
