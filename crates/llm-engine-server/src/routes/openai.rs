@@ -66,6 +66,7 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let caller = authorize(gateway, &parts.headers)?;
     let request = Request::parse(kind, &read_body(body).await?)?;
+    request.check_stop_count()?;
     let route = gateway.resolve(&request.model)?;
     let answer = gateway.complete(&caller, &route, &request, request_id).await;
     let response = match answer {

@@ -120,23 +120,10 @@ impl Request {
                 param: None,
             });
         };
-        let request = Self::from_fields(kind, fields)?;
-        let stop = request
-            .sampling
-            .stop
-            .as_ref()
-            .map(Stop::sequences)
-            .unwrap_or_default();
-        if stop.len() > 4 {
-            return Err(invalid(
-                "stop",
-                format!("'stop' has {} sequences; it may have up to 4", stop.len()),
-            ));
-        }
-        Ok(request)
+        Self::from_fields(kind, fields)
     }
 
-    /// Checks the fields of a request. Unlike [`Self::parse`] it takes any number of stop sequences, as v1 does.
+    /// Checks the fields of a request.
     ///
     /// # Errors
     /// [`InvalidRequest`] names the first field that is wrong.
@@ -171,6 +158,25 @@ impl Request {
             sampling,
             fields,
         })
+    }
+
+    /// OpenAI's bound on `stop`, which v1 does not have: to be asked where a caller speaks this dialect.
+    ///
+    /// # Errors
+    /// [`InvalidRequest`] if there are more than four sequences.
+    pub fn check_stop_count(&self) -> Result<(), InvalidRequest> {
+        match self
+            .sampling
+            .stop
+            .as_ref()
+            .map_or(0, |stop| stop.sequences().len())
+        {
+            0..=4 => Ok(()),
+            count => Err(invalid(
+                "stop",
+                format!("'stop' has {count} sequences; it may have up to 4"),
+            )),
+        }
     }
 
     /// The field of that name, as the caller sent it; `null` counts as absent.
