@@ -21,6 +21,7 @@
 //! between threads puts it behind a lock.
 
 mod bucket;
+mod buckets;
 mod cost;
 mod limiter;
 mod open;

@@ -5,20 +5,19 @@ use std::collections::VecDeque;
 /// A request reserves its upper bound and gives back what it did not use. Giving back too much would mint burst: had the
 /// request cost its true amount from the beginning, the bucket would have run full in the meantime and what refilled
 /// after that would have been lost. What may be given back is the smallest level that the bucket has had since the
-/// reservation was made, and whatever one reservation gives back is no longer there for the others.
+/// reservation was made, had what is known by now been known then.
 ///
-/// So for each open reservation: the floor starts as the level right after it was made; it is never above any later
-/// level; each refund to another reservation lowers it by as much, down to 0. With that, every admitted history,
-/// replayed at its true costs, is admissible.
+/// A refund takes its amount off every level that the bucket has had since *that* reservation was made, and off none
+/// before. So for each open reservation: the floor starts as the level right after it was made; it is never above any
+/// later level; a refund lowers the floors of the reservations made after the refunded one by as much, and caps those
+/// made before it at what the refunded one's floor is then. With that, every admitted history, replayed at its true
+/// costs, is admissible; and once all are settled, the bucket stands where that replay stands, not lower.
 ///
-/// Floors never decrease from older to younger reservations, so equal neighbours form groups, and each operation is
-/// O(log n) at worst, O(1) amortised, however many reservations are open.
+/// Floors never decrease from older to younger reservations, so equal neighbours form groups.
 #[derive(Debug, Default)]
 pub(crate) struct Open {
-    /// Oldest first; floors strictly increase once `refunded` is taken off, down to 0.
+    /// Oldest first; floors strictly increase.
     groups: VecDeque<Group>,
-    /// What has been refunded since the groups' floors were written: to be taken off each of them.
-    refunded: u64,
 }
 
 /// Neighbouring reservations with the same floor.
@@ -32,19 +31,28 @@ struct Group {
 }
 
 impl Open {
+    /// One reservation is open, the oldest, and the level has been `level` at the least.
+    pub(crate) fn start(&mut self, level: u64) {
+        debug_assert!(self.groups.is_empty());
+        self.groups.push_back(Group {
+            first: 0,
+            open: 1,
+            floor: level,
+        });
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
 
     /// The bucket's level is `level` now: no floor is above it. To be called before anything is taken from the bucket.
     pub(crate) fn observe(&mut self, level: u64) {
-        let floor = level + self.refunded;
         let mut merged = Group {
             first: 0,
             open: 0,
-            floor,
+            floor: level,
         };
-        while let Some(last) = self.groups.pop_back_if(|last| last.floor >= floor) {
+        while let Some(last) = self.groups.pop_back_if(|last| last.floor >= level) {
             merged.first = last.first;
             merged.open += last.open;
         }
@@ -55,38 +63,37 @@ impl Open {
 
     /// A reservation was made and the level is `level` after it. `id` is above all earlier ones.
     pub(crate) fn add(&mut self, id: u64, level: u64) {
-        self.groups.push_back(Group {
-            first: id,
-            open: 1,
-            floor: level + self.refunded,
-        });
+        match self.groups.back_mut() {
+            Some(last) if last.floor == level => last.open += 1,
+            _ => self.groups.push_back(Group {
+                first: id,
+                open: 1,
+                floor: level,
+            }),
+        }
     }
 
     /// Ends a reservation that would give back `saved` ticks, and returns how many it may.
     pub(crate) fn settle(&mut self, id: u64, saved: u64) -> u64 {
-        let index = self.groups.partition_point(|group| group.first <= id) - 1;
-        let group = &mut self.groups[index];
-        let refund = saved.min(group.floor.saturating_sub(self.refunded));
-        group.open -= 1;
-        if group.open == 0 {
+        let mut index = self.groups.partition_point(|group| group.first <= id) - 1;
+        let refund = saved.min(self.groups[index].floor);
+        if refund > 0 {
+            for younger in self.groups.range_mut(index..) {
+                younger.floor -= refund;
+            }
+        }
+        self.groups[index].open -= 1;
+        let cap = self.groups[index].floor;
+        // The groups that are capped now have one floor.
+        while index > 0 && self.groups[index - 1].floor >= cap {
+            self.groups[index - 1].floor = cap;
+            self.groups[index - 1].open += self.groups[index].open;
+            self.groups.remove(index);
+            index -= 1;
+        }
+        if self.groups[index].open == 0 {
             self.groups.remove(index);
         }
-        self.refunded = if self.groups.is_empty() {
-            0
-        } else {
-            self.refunded + refund
-        };
-        if self.refunded >= crate::quota::MAX_TICKS {
-            self.take_off_refunded();
-        }
         refund
-    }
-
-    /// Keeps the sums within 64 bits on a bucket that always has something open.
-    fn take_off_refunded(&mut self) {
-        for group in &mut self.groups {
-            group.floor = group.floor.saturating_sub(self.refunded);
-        }
-        self.refunded = 0;
     }
 }

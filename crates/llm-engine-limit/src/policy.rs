@@ -61,6 +61,16 @@ impl Policy {
             && model.is_none_or(|id| id == subject.model)
     }
 
+    /// The one id that the policy is counted per, if it is not two.
+    pub(crate) fn single_id(&self, subject: Subject) -> u32 {
+        match self.per {
+            Per { caller: true, .. } => subject.caller,
+            Per { team: true, .. } => subject.team,
+            Per { model: true, .. } => subject.model,
+            Per { .. } => 0,
+        }
+    }
+
     /// The key of the subject's buckets under this policy.
     pub(crate) fn partition_key(&self, subject: Subject) -> u64 {
         let Per { caller, team, model } = self.per;

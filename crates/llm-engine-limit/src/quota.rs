@@ -206,12 +206,17 @@ impl Scale {
     fn fits(&self, burst: u64) -> bool {
         let end = u128::from(Time::END.as_nanos() / self.quantum_nanos) * u128::from(self.per_quantum);
         let burst = u128::from(burst) * u128::from(self.per_unit);
-        end + burst <= u128::from(MAX_TICKS)
+        end.saturating_add(burst) <= u128::from(MAX_TICKS)
     }
 
     /// The instant in ticks, rounded down to this quota's clock.
     pub(crate) fn ticks_at(&self, now: Time) -> u64 {
-        now.as_nanos() / self.quantum_nanos * self.per_quantum
+        let quanta = if self.quantum_nanos == 1 {
+            now.as_nanos()
+        } else {
+            now.as_nanos() / self.quantum_nanos
+        };
+        quanta * self.per_quantum
     }
 
     /// How long from `now` until this quota's clock shows at least `ticks`.
