@@ -15,7 +15,7 @@
 //! | `decode`: non-causal attention or an encoder, with `n_ubatch` below the batch | `n_ubatch` is `n_batch` |
 //! | `decode`: token or sequence ids out of range (an error, not an abort) | ids come from the tokenizer and are checked; sequences are the places |
 //! | `decode`: no room in the cache (an error) | prompt and maximum are checked against the room of one place |
-//! | context: more sequences than `LLAMA_MAX_SEQ` | `parallel` is checked at the start |
+//! | context: more sequences than `LLAMA_MAX_SEQ` (an error) or than `n_batch` | `parallel` is checked at the start; `n_batch` is larger |
 //! | `get_logits_ith`: no such output (a null pointer, on which the binding panics) | read only for the outputs that the step asked for |
 //! | `sampler_sample`: nothing selected | not called; the samplers are applied to our own candidates, whose selection may be empty |
 //! | sampler chain without a last step; top-k, top-p, temperature out of range | every chain ends with a draw; ranges are checked when the request is read |

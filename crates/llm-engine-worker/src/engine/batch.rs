@@ -4,11 +4,12 @@ use super::sequence::Sequence;
 use super::{Engine, StepError};
 use crate::counters::Counters;
 
-/// The most prompt tokens in a step while nobody generates.
-pub(super) const IDLE_PROMPT_TOKENS: usize = 128;
+/// The most prompt tokens in a step while nobody generates. More at a time is hardly faster, and a cancel waits longer.
+pub(super) const IDLE_PROMPT_TOKENS: usize = 64;
 
-/// The most prompt tokens in a step while others generate: each of them waits for these as well.
-const BUSY_PROMPT_TOKENS: usize = 32;
+/// The most prompt tokens in a step while others generate. Each of them waits for these as well: on one core a prompt
+/// token of a small model takes about as long as a generated one.
+const BUSY_PROMPT_TOKENS: usize = 16;
 
 /// Where the logits of a request are found after the step.
 #[derive(Debug, Clone, Copy)]

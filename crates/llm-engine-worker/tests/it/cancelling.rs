@@ -4,6 +4,7 @@ use hyper::StatusCode;
 use llm_engine_wire::openai::Usage;
 use serde_json::{Value, json};
 
+use crate::client::text;
 use crate::running::{CONTEXT_TOKENS, MODEL, Running};
 
 const STEPS: &str = "llm_engine_worker:decode_steps_total";
@@ -87,23 +88,22 @@ async fn a_finished_request_still_tells_its_usage() {
 }
 
 #[tokio::test]
-async fn the_place_of_a_request_can_move() {
+async fn a_request_that_moves_to_another_place_goes_on_as_if_nothing_had_happened() {
     let worker = Running::start();
     let client = &worker.client;
-    let first = client.stream("/v1/completions", Some("first"), endless()).await;
-    let mut second = client.stream("/v1/completions", Some("second"), endless()).await;
-    second.next_chunk().await;
     let ask = json!({
         "prompt": "The capital of France is Paris. The capital of Italy is Rome. The capital of France is",
-        "max_tokens": 60, "temperature": 0, "ignore_eos": true,
+        "max_tokens": 40, "temperature": 0, "ignore_eos": true,
     });
-    let mut third = client.stream("/v1/completions", None, ask.clone()).await;
-    third.next_chunk().await;
-    // The third request moves to the second one's place, and goes on as if nothing had happened.
+    let alone = client.stream("/v1/completions", None, ask.clone()).await.chunks().await;
+    let _first = client.stream("/v1/completions", Some("first"), endless()).await;
+    let _second = client.stream("/v1/completions", Some("second"), endless()).await;
+    let mut third = client.stream("/v1/completions", None, ask).await;
+    let mut chunks = vec![third.next_chunk().await];
+    // Leaves a gap between the first and the third, which the third then closes.
     client.cancel("second").await.unwrap();
-    let moved = crate::client::text(&third.chunks().await);
+    chunks.extend(third.chunks().await);
+    // For this file llama.cpp computes each sequence of a batch in the same way, so that even the texts are equal.
+    assert_eq!(text(&chunks), text(&alone));
     client.cancel("first").await.unwrap();
-    drop(first);
-    let alone = client.stream("/v1/completions", None, ask).await.chunks().await;
-    assert!(crate::client::text(&alone).ends_with(&moved[..moved.len().min(40)]) || moved.contains("Rome"), "{moved}");
 }

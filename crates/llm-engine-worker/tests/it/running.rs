@@ -13,7 +13,7 @@ use crate::client::Client;
 pub(crate) const MODEL: &str = "smollm2-135m";
 
 /// Small enough to start quickly, and to be filled by a test.
-pub(crate) const CONTEXT_TOKENS: u32 = 512;
+pub(crate) const CONTEXT_TOKENS: u32 = 256;
 
 pub(crate) struct Running {
     pub(crate) client: Client,

@@ -56,7 +56,7 @@ async fn requests_beyond_the_bound_are_refused() {
         options.max_waiting = 0;
     });
     let client = &worker.client;
-    let endless = json!({"prompt": "Once", "max_tokens": 400, "ignore_eos": true});
+    let endless = json!({"prompt": "Once", "max_tokens": 200, "ignore_eos": true});
     let mut running = client.stream("/v1/completions", Some("running"), endless).await;
     running.next_chunk().await;
     let (status, body) =

@@ -1,0 +1,80 @@
+//! `llm-engine complete` against a running server.
+
+use serde_json::Value;
+
+use crate::client::{ENDLESS, prompt};
+use crate::program::{Finished, run};
+use crate::server::{Server, Turn, model};
+
+async fn complete(server: &Server, arguments: &[&str]) -> Finished {
+    run(&[&["complete", "--url", &server.address, "--model", "m"], arguments].concat()).await
+}
+
+const GREEDY: &[&str] = &["--temperature", "0", "--max-new-tokens", "20", ENDLESS];
+
+#[tokio::test]
+async fn it_prints_the_text_and_nothing_else() {
+    let turn = Turn::take();
+    let server = Server::start(&turn, &model("m", ""));
+    let text = server.complete(&prompt(ENDLESS, 20)).await.text();
+    assert!(!text.is_empty());
+
+    let finished = complete(&server, GREEDY).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    // Not even a line's end: standard output is a pipe.
+    assert_eq!(finished.output, text);
+    assert_eq!(finished.errors, "");
+
+    // A slash at the end of the address does no harm.
+    let url = format!("{}/", server.address);
+    let arguments = [&["complete", "--url", &url, "--model", "m"], GREEDY].concat();
+    assert_eq!(run(&arguments).await.output, text);
+
+    let finished = complete(&server, &[&["--json"], GREEDY].concat()).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let answer: Value = serde_json::from_str(&finished.output).unwrap();
+    assert_eq!(answer["output"]["text"], text.as_str());
+    assert_eq!(answer["output"]["num_completion_tokens"], 20);
+    assert!(answer["request_id"].is_string());
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_exit_code_1_with_the_server_s_sentence() {
+    let turn = Turn::take();
+    let policy = "[[policies]]\nname = 'one-an-hour'\nrequests = { limit = 1, window = '1h' }";
+    let server = Server::start(&turn, &format!("{}{policy}", model("m", "")));
+    assert_eq!(complete(&server, GREEDY).await.code, Some(0));
+    for json in [&[][..], &["--json"]] {
+        let refused = complete(&server, &[json, GREEDY].concat()).await;
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert_eq!(refused.output, "");
+        assert!(
+            refused
+                .errors
+                .starts_with("error: 429 Policy one-an-hour allows 1 requests per hour")
+                || refused
+                    .errors
+                    .starts_with("error: 429 Policy one-an-hour allows 1 request per hour"),
+            "{}",
+            refused.errors
+        );
+        assert!(refused.errors.contains("try again in "), "{}", refused.errors);
+    }
+    for (arguments, expected) in [
+        (&["--key", "wrong"][..], "error: 401 Could not authenticate user"),
+        (&["--model", "n"], "error: 404 Model endpoint n not found."),
+        (
+            &["--max-new-tokens", "0"],
+            "error: 400 max_new_tokens must be at least 1.",
+        ),
+    ] {
+        let base = ["complete", "--url", &server.address, "Hello"];
+        let refused = run(&[&base, arguments].concat()).await;
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(
+            refused.errors.starts_with(expected),
+            "{expected}: {}",
+            refused.errors
+        );
+    }
+}

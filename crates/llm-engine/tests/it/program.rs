@@ -1,0 +1,46 @@
+//! The program, run to its end.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// What a run of the program came to.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// `None` if a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) output: String,
+    pub(crate) errors: String,
+}
+
+/// The settings that a developer may have, and that would change what the program does.
+pub(crate) const SETTINGS: &[&str] = &["LLM_ENGINE_BASE_PATH", "LLM_ENGINE_LOG", "SCALE_API_KEY"];
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the program with these arguments; what it gets on standard input has ended.
+pub(crate) async fn run(arguments: &[&str]) -> Finished {
+    run_in(Path::new("."), arguments).await
+}
+
+/// Runs the program in a folder.
+pub(crate) async fn run_in(folder: &Path, arguments: &[&str]) -> Finished {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llm-engine"));
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    for name in SETTINGS {
+        command.env_remove(name);
+    }
+    // Past its time it is dropped, which ends it.
+    let finished = timeout(PATIENCE, command.kill_on_drop(true).output()).await;
+    let finished =
+        finished.unwrap_or_else(|_| panic!("llm-engine {arguments:?} did not end in {PATIENCE:?}"));
+    let finished = finished.unwrap();
+    Finished {
+        code: finished.status.code(),
+        output: String::from_utf8(finished.stdout).unwrap(),
+        errors: String::from_utf8(finished.stderr).unwrap(),
+    }
+}
