@@ -43,7 +43,12 @@ impl Bucket {
         self.0 = tat | OPEN;
     }
 
-    pub(crate) fn set_open(&mut self, is_open: bool) {
-        self.0 = self.tat() | if is_open { OPEN } else { 0 };
+    /// The last reservation has ended.
+    pub(crate) fn close(&mut self) {
+        // Not without asking: the compiler would then close several buckets of a row at a time, and a load that spans what
+        // `open` has just written one by one waits for every cache miss before it.
+        if self.is_open() {
+            self.0 &= LAST_TAT;
+        }
     }
 }

@@ -17,12 +17,7 @@ impl Unit {
     /// How much of this unit the cost holds.
     #[must_use]
     pub fn of(self, cost: Cost) -> u64 {
-        match self {
-            Self::Requests => cost.requests,
-            Self::InputTokens => cost.input_tokens,
-            Self::OutputTokens => cost.output_tokens,
-            Self::Tokens => cost.input_tokens.saturating_add(cost.output_tokens),
-        }
+        Amounts::from(cost).of(self)
     }
 
     /// The name that configuration files and headers use.
@@ -66,4 +61,28 @@ impl Cost {
         input_tokens: 0,
         output_tokens: 0,
     };
+}
+
+/// A cost by unit, so that a quota finds its amount without asking which unit it counts.
+#[derive(Debug)]
+pub(crate) struct Amounts([u64; 4]);
+
+impl Amounts {
+    #[inline]
+    pub(crate) fn of(&self, unit: Unit) -> u64 {
+        self.0[unit as usize]
+    }
+}
+
+impl From<Cost> for Amounts {
+    /// In the order of the units.
+    #[inline]
+    fn from(cost: Cost) -> Self {
+        Self([
+            cost.requests,
+            cost.input_tokens,
+            cost.output_tokens,
+            cost.input_tokens.saturating_add(cost.output_tokens),
+        ])
+    }
 }

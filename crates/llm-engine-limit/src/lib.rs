@@ -9,7 +9,8 @@
 //! - **Never over.** The settled usage of the requests admitted in any interval `w` is at most `burst + rate · w`, plus
 //!   the overrun of requests that used more than they had reserved. With `burst = limit` a window can therefore hold
 //!   almost `2 · limit`: a full bucket is spent at once and refills meanwhile. [`Quota::strict`] makes `limit` the bound
-//!   of every window.
+//!   of every window. Here `w` counts in the quota's own ticks ([`Quota::tick`]); in raw time the bound can be exceeded by
+//!   what refills in one tick. A strict bound holds in raw time.
 //! - **Never false.** With nothing else happening on its quotas, a refused request is refused at every instant before
 //!   its [`NotNow::wait`] is over, and admitted at it. (The wait for a running request to end is an estimate, and says so.)
 //! - **A refusal changes nothing.** Not the level of any bucket, nor what is running.
@@ -24,9 +25,14 @@ mod bucket;
 mod buckets;
 mod cost;
 mod limiter;
+mod meter;
 mod open;
+mod opens;
+mod partition;
 mod policy;
+mod policy_group;
 mod quota;
+mod running;
 mod time;
 mod verdict;
 

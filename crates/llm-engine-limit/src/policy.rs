@@ -53,33 +53,11 @@ pub struct Subject {
     pub model: u32,
 }
 
-impl Policy {
-    pub(crate) fn applies_to(&self, subject: Subject) -> bool {
-        let Match { caller, team, model } = self.matches;
+impl Match {
+    pub(crate) fn includes(self, subject: Subject) -> bool {
+        let Self { caller, team, model } = self;
         caller.is_none_or(|id| id == subject.caller)
             && team.is_none_or(|id| id == subject.team)
             && model.is_none_or(|id| id == subject.model)
-    }
-
-    /// The one id that the policy is counted per, if it is not two.
-    pub(crate) fn single_id(&self, subject: Subject) -> u32 {
-        match self.per {
-            Per { caller: true, .. } => subject.caller,
-            Per { team: true, .. } => subject.team,
-            Per { model: true, .. } => subject.model,
-            Per { .. } => 0,
-        }
-    }
-
-    /// The key of the subject's buckets under this policy.
-    pub(crate) fn partition_key(&self, subject: Subject) -> u64 {
-        let Per { caller, team, model } = self.per;
-        // A caller has one team, so the caller's id says the team as well.
-        let owner = match (caller, team) {
-            (true, _) => subject.caller,
-            (false, true) => subject.team,
-            (false, false) => 0,
-        };
-        u64::from(owner) << 32 | u64::from(if model { subject.model } else { 0 })
     }
 }

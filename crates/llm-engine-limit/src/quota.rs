@@ -210,13 +210,15 @@ impl Scale {
     }
 
     /// The instant in ticks, rounded down to this quota's clock.
+    #[inline]
     pub(crate) fn ticks_at(&self, now: Time) -> u64 {
         let quanta = if self.quantum_nanos == 1 {
             now.as_nanos()
         } else {
             now.as_nanos() / self.quantum_nanos
         };
-        quanta * self.per_quantum
+        // Up to `Time::END` it fits 62 bits: no other scale is accepted.
+        quanta.wrapping_mul(self.per_quantum)
     }
 
     /// How long from `now` until this quota's clock shows at least `ticks`.

@@ -87,6 +87,18 @@ pub struct Level {
     pub full_in: Duration,
 }
 
+impl NotNow {
+    pub(crate) fn new(refused: Vec<Refused>) -> Self {
+        let waits = refused.iter().map(|refused| refused.wait);
+        let is_exact = |refused: &Refused| refused.counted != Counted::Concurrency;
+        Self {
+            wait: waits.max().unwrap_or_default(),
+            exact: refused.iter().all(is_exact),
+            refused,
+        }
+    }
+}
+
 impl fmt::Display for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
