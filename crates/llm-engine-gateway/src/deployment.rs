@@ -30,6 +30,14 @@ pub(crate) struct Deployment {
     upstream: UpstreamServer,
 }
 
+/// The length of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PromptSize {
+    pub(crate) tokens: u64,
+    /// How many tokens of answer fit behind it into the model's context.
+    pub(crate) left: u64,
+}
+
 /// Who answers, and how it is reached.
 enum UpstreamServer {
     /// A model worker that we started; its socket is another one after each start.
@@ -171,8 +179,8 @@ impl Deployment {
         self.send(Method::POST, path, Some(request_id), body.into()).await
     }
 
-    /// The exact number of prompt tokens; `None` if the deployment can't tell.
-    pub(crate) async fn count_prompt_tokens(&self, request: &Request) -> Option<u64> {
+    /// How long the prompt is, exactly; `None` if the deployment can't tell.
+    pub(crate) async fn measure_prompt(&self, request: &Request) -> Option<PromptSize> {
         if matches!(self.upstream, UpstreamServer::Remote { .. }) {
             return None;
         }
@@ -182,7 +190,10 @@ impl Deployment {
             messages: request.field("messages").cloned(),
         };
         let answer: TokenizeResponse = self.ask("/tokenize", &question).await?;
-        Some(answer.count)
+        Some(PromptSize {
+            tokens: answer.count,
+            left: answer.max_model_len.saturating_sub(answer.count),
+        })
     }
 
     /// Ends a request, and returns all that it has used; `None` if the deployment does not know it.

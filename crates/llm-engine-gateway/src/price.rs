@@ -12,18 +12,22 @@ pub(crate) struct Price {
     pub(crate) max_output_tokens: u64,
 }
 
-/// Prices a request. With `count_exactly` the deployment is asked for the number of prompt tokens, if it can tell; else
-/// the number is estimated. A request that names no maximum gets the route's default.
+/// Prices a request. With `count_exactly` the deployment is asked how long the prompt is, if it can tell; else that is
+/// estimated. A request that names no maximum gets the route's default, or what fits behind its prompt if that is less.
 pub(crate) async fn price(route: &Route, request: &Request, count_exactly: bool) -> Price {
-    let counted = if count_exactly {
-        route.deployment.count_prompt_tokens(request).await
-    } else {
-        None
+    let named = request.max_output_tokens();
+    let prompt = match named {
+        Some(_) if !count_exactly => None,
+        _ => route.deployment.measure_prompt(request).await,
     };
-    let max_output_tokens = request.max_output_tokens().unwrap_or(route.default_output_tokens);
+    let default = || match prompt {
+        Some(prompt) => route.default_output_tokens.min(prompt.left).max(1),
+        None => route.default_output_tokens,
+    };
+    let max_output_tokens = named.unwrap_or_else(default);
     let cost = Cost {
         requests: 1,
-        input_tokens: counted.unwrap_or_else(|| estimate_prompt_tokens(request)),
+        input_tokens: prompt.map_or_else(|| estimate_prompt_tokens(request), |prompt| prompt.tokens),
         output_tokens: max_output_tokens.saturating_mul(request.answers()),
     };
     Price {

@@ -191,3 +191,6 @@ fn file_name(model: &str) -> String {
     };
     model.chars().map(safe).take(40).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,11 +38,18 @@ fn main() -> ExitCode {
     }
     let gguf = std::env::var_os("LLM_ENGINE_TEST_GGUF").map(PathBuf::from);
     let gguf = gguf.expect("set LLM_ENGINE_TEST_GGUF to the path of a model file");
-    if compare(&gguf) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if compare(&gguf) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// The worker's process.
-#[expect(clippy::print_stdout, reason = "tells the measuring process that the socket is bound")]
+#[expect(
+    clippy::print_stdout,
+    reason = "tells the measuring process that the socket is bound"
+)]
 fn serve(gguf: &Path, socket: &Path) {
     let options = Options::new(gguf.to_owned(), socket.to_owned(), "bench".to_owned());
     let worker = Worker::start(options).expect("the worker starts");
@@ -74,7 +81,10 @@ fn compare(gguf: &Path) -> bool {
             }
         }
         let (bare, served) = (speed(streams, bare), speed(streams, served));
-        println!("{streams} stream(s): bare {bare:.1}, worker {served:.1}, ratio {:.3}", served / bare);
+        println!(
+            "{streams} stream(s): bare {bare:.1}, worker {served:.1}, ratio {:.3}",
+            served / bare
+        );
         enough &= served / bare >= NEEDED;
     }
     worker.kill().expect("the worker ends");
@@ -85,7 +95,12 @@ fn compare(gguf: &Path) -> bool {
 fn spawn(gguf: &Path, socket: &Path) -> Child {
     let program = std::env::current_exe().expect("a path of this program");
     let mut command = Command::new(program);
-    command.arg("--worker").arg(gguf).arg(socket).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .arg("--worker")
+        .arg(gguf)
+        .arg(socket)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut child = command.spawn().expect("a worker process");
     let mut line = String::new();
     let output = child.stdout.take().expect("the worker's output");
@@ -128,7 +143,10 @@ fn bare_loop(model: &LlamaModel, context: &mut LlamaContext<'_>, streams: usize)
     let mut text = Vec::new();
     for step in 1..=TOKENS {
         context.decode(&mut batch).expect("a decode step");
-        let tokens: Vec<LlamaToken> = outputs.iter().map(|&output| sampler.sample(context, output)).collect();
+        let tokens: Vec<LlamaToken> = outputs
+            .iter()
+            .map(|&output| sampler.sample(context, output))
+            .collect();
         batch.clear();
         outputs.clear();
         for (&sequence, &token) in sequences.iter().zip(&tokens) {
@@ -168,7 +186,10 @@ fn ask(socket: &Path) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.contains("data: [DONE]"), "{answer}");
-    assert!(answer.contains(&format!("\"completion_tokens\":{TOKENS}")), "{answer}");
+    assert!(
+        answer.contains(&format!("\"completion_tokens\":{TOKENS}")),
+        "{answer}"
+    );
 }
 
 /// The median, in tokens per second over all streams.

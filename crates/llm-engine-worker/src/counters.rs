@@ -36,7 +36,9 @@ impl Counters {
     /// Counts one more unfinished request, if there are fewer than `most`.
     pub(crate) fn try_begin(&self, most: u64) -> bool {
         let one_more = |unfinished: u64| (unfinished < most).then_some(unfinished + 1);
-        self.unfinished.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+        self.unfinished
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .is_ok()
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -49,7 +51,10 @@ impl Counters {
         let running = read(&self.running);
         let waiting = read(&self.unfinished).saturating_sub(running);
         let usage = ratio(read(&self.cached_tokens), capacity_tokens);
-        let model = model_name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let model = model_name
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n");
         let mut text = String::with_capacity(2048);
         let mut metric = |name: &str, kind: &str, help: &str, value: String| {
             // Writing to a `String` cannot fail.
@@ -58,14 +63,45 @@ impl Counters {
                 "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{{model_name=\"{model}\"}} {value}\n"
             );
         };
-        metric("vllm:num_requests_running", "gauge", "Requests being generated.", running.to_string());
-        metric("vllm:num_requests_waiting", "gauge", "Requests waiting for a place.", waiting.to_string());
-        metric("vllm:kv_cache_usage_perc", "gauge", "Share of the cache in use, 0 to 1.", usage.to_string());
+        metric(
+            "vllm:num_requests_running",
+            "gauge",
+            "Requests being generated.",
+            running.to_string(),
+        );
+        metric(
+            "vllm:num_requests_waiting",
+            "gauge",
+            "Requests waiting for a place.",
+            waiting.to_string(),
+        );
+        metric(
+            "vllm:kv_cache_usage_perc",
+            "gauge",
+            "Share of the cache in use, 0 to 1.",
+            usage.to_string(),
+        );
         let totals = [
-            ("vllm:prompt_tokens_total", "Prompt tokens read.", &self.prompt_tokens),
-            ("vllm:generation_tokens_total", "Tokens generated.", &self.generation_tokens),
-            ("llm_engine_worker:decode_steps_total", "Decode steps.", &self.decode_steps),
-            ("llm_engine_worker:requests_cancelled_total", "Requests that were cancelled.", &self.cancelled),
+            (
+                "vllm:prompt_tokens_total",
+                "Prompt tokens read.",
+                &self.prompt_tokens,
+            ),
+            (
+                "vllm:generation_tokens_total",
+                "Tokens generated.",
+                &self.generation_tokens,
+            ),
+            (
+                "llm_engine_worker:decode_steps_total",
+                "Decode steps.",
+                &self.decode_steps,
+            ),
+            (
+                "llm_engine_worker:requests_cancelled_total",
+                "Requests that were cancelled.",
+                &self.cancelled,
+            ),
         ];
         for (name, help, counter) in totals {
             metric(name, "counter", help, read(counter).to_string());
@@ -77,5 +113,9 @@ impl Counters {
 /// Exact up to 2³² tokens, far beyond any cache.
 fn ratio(part: u64, whole: u64) -> f64 {
     let as_float = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-    if whole == 0 { 0.0 } else { as_float(part) / as_float(whole) }
+    if whole == 0 {
+        0.0
+    } else {
+        as_float(part) / as_float(whole)
+    }
 }

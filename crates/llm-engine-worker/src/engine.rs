@@ -35,8 +35,8 @@ pub(crate) use event::{Event, FinishReason, Submission};
 pub(crate) use start::{EngineThread, Intake, start};
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -106,7 +106,9 @@ impl Engine<'_> {
             }
         }
         let (cancelled, waiting): (VecDeque<Submission>, VecDeque<Submission>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.registration.is_cancelled());
+            std::mem::take(&mut self.waiting)
+                .into_iter()
+                .partition(|waiting| waiting.registration.is_cancelled());
         self.waiting = waiting;
         for submission in cancelled {
             Sequence::begin(submission, 0).end(FinishReason::Cancelled, &self.counters);
@@ -135,14 +137,19 @@ impl Engine<'_> {
 
     /// Picks the next token of a request from its logits.
     fn take_token(&mut self, output: batch::Output) {
-        let Some(sequence) = &mut self.places[output.place] else { return };
+        let Some(sequence) = &mut self.places[output.place] else {
+            return;
+        };
         // Cancelled while the step ran: the token is not drawn, so it isn't counted either.
         if sequence.is_cancelled() {
             return self.end(output.place, FinishReason::Cancelled);
         }
         let logits = self.context.get_logits_ith(output.index);
         let Some(token) = sequence.sampler.pick(logits, &mut self.scratch) else {
-            return self.end(output.place, FinishReason::Failed("the model gave no usable probabilities"));
+            return self.end(
+                output.place,
+                FinishReason::Failed("the model gave no usable probabilities"),
+            );
         };
         Counters::add(&self.counters.generation_tokens, 1);
         if let Some(reason) = sequence.accept(self.model, token) {

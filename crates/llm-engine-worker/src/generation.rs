@@ -14,6 +14,9 @@ use crate::unsupported::refuse_unsupported;
 /// The longest stop sequence, in bytes: it bounds how much text is held back, and how long the search for it takes.
 const MAX_STOP_BYTES: usize = 1024;
 
+/// The most stop sequences: each is searched for with every token, on the thread that all requests share.
+const MAX_STOPS: usize = 256;
+
 /// What the engine does for one request: checked, so that nothing in it can trip an assertion of llama.cpp.
 #[derive(Debug)]
 pub(crate) struct Generation {
@@ -45,7 +48,12 @@ impl Generation {
         let ignore_eos = match request.field("ignore_eos") {
             None => false,
             Some(Value::Bool(ignore)) => *ignore,
-            Some(_) => return Err(Refusal::invalid("ignore_eos", "'ignore_eos' must be true or false")),
+            Some(_) => {
+                return Err(Refusal::invalid(
+                    "ignore_eos",
+                    "'ignore_eos' must be true or false",
+                ));
+            }
         };
         let prompt = match request.kind {
             Kind::Chat => chat_prompt(model, request.field("messages"))?,
@@ -87,6 +95,10 @@ pub(crate) fn chat_prompt(model: &Model, messages: Option<&Value>) -> Result<Vec
 
 fn read_stops(stop: Option<&Stop>) -> Result<Vec<String>, Refusal> {
     let sequences = stop.map(Stop::sequences).unwrap_or_default();
+    if sequences.len() > MAX_STOPS {
+        let message = format!("'stop' has {} sequences; it may have up to {MAX_STOPS}", sequences.len());
+        return Err(Refusal::invalid("stop", message));
+    }
     if sequences.iter().any(String::is_empty) {
         return Err(Refusal::invalid("stop", "a 'stop' sequence can't be empty"));
     }

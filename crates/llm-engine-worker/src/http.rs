@@ -69,7 +69,11 @@ impl Front {
     }
 
     fn check_model(&self, asked: &str) -> Result<(), Refusal> {
-        if asked == self.model_name { Ok(()) } else { Err(Refusal::unknown_model(asked, &self.model_name)) }
+        if asked == self.model_name {
+            Ok(())
+        } else {
+            Err(Refusal::unknown_model(asked, &self.model_name))
+        }
     }
 }
 
@@ -96,28 +100,41 @@ async fn models(State(front): Shared) -> Response<Body> {
         created: front.started,
         owned_by: "llm-engine".to_owned(),
     };
-    json(&ModelList { object: "list".to_owned(), data: vec![model] })
+    json(&ModelList {
+        object: "list".to_owned(),
+        data: vec![model],
+    })
 }
 
 async fn health(State(front): Shared) -> StatusCode {
-    if front.counters.is_alive() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    if front.counters.is_alive() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
 }
 
 async fn metrics(State(front): Shared) -> Response<Body> {
-    let text = front.counters.exposition(&front.model_name, front.capacity_tokens);
+    let text = front
+        .counters
+        .exposition(&front.model_name, front.capacity_tokens);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
 /// Reads a body up to [`MAX_BODY_BYTES`].
 async fn read_body(body: Body) -> Result<Bytes, Refusal> {
-    axum::body::to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Refusal::body_too_large(MAX_BODY_BYTES))
+    axum::body::to_bytes(body, MAX_BODY_BYTES)
+        .await
+        .map_err(|_| Refusal::body_too_large(MAX_BODY_BYTES))
 }
 
 /// Does work that may take milliseconds, such as tokenizing, where it can't hold up the streams.
 async fn off_loop<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Refusal::failed("the request could not be read")))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Refusal::failed("the request could not be read")))
 }
 
 fn json(body: &impl Serialize) -> Response<Body> {
@@ -128,5 +145,7 @@ fn json(body: &impl Serialize) -> Response<Body> {
 }
 
 fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

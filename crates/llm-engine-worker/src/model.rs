@@ -35,12 +35,22 @@ impl Model {
         if !path.is_file() {
             return Err(Error::NoModelFile { path: path.clone() });
         }
-        let llama = LlamaModel::load_from_file(backend, path, &LlamaModelParams::default())
-            .map_err(|source| Error::Load { path: path.clone(), source })?;
+        let llama =
+            LlamaModel::load_from_file(backend, path, &LlamaModelParams::default()).map_err(|source| {
+                Error::Load {
+                    path: path.clone(),
+                    source,
+                }
+            })?;
         check_vocabulary(&llama)?;
         let vocab = llama.vocab();
         let vocabulary = vocab.n_tokens();
-        let longest_piece = llama.tokens(true).map(|(_, bytes)| bytes.len()).max().unwrap_or(1).max(1);
+        let longest_piece = llama
+            .tokens(true)
+            .map(|(_, bytes)| bytes.len())
+            .max()
+            .unwrap_or(1)
+            .max(1);
         let bos = Some(vocab.bos()).filter(|bos| (0..vocabulary).contains(&bos.0));
         let context_tokens = options.context_tokens.get().min(llama.n_ctx_train());
         Ok(Self {
@@ -96,7 +106,8 @@ impl Model {
         let mut tokens = self.llama.vocab().tokenize(text.as_bytes(), true, true);
         if let Some(bos) = self.bos {
             // The chat template may have written the token that the vocabulary adds as well.
-            if tokens.len() > 1 && tokens[0] == bos && tokens[1] == bos && self.llama.vocab().should_add_bos() {
+            if tokens.len() > 1 && tokens[0] == bos && tokens[1] == bos && self.llama.vocab().should_add_bos()
+            {
                 tokens.remove(0);
             }
             if tokens.is_empty() {
@@ -104,10 +115,19 @@ impl Model {
             }
         }
         if tokens.is_empty() {
-            return Err(Refusal::invalid(param, "the prompt is empty, and this model has no token to begin with"));
+            return Err(Refusal::invalid(
+                param,
+                "the prompt is empty, and this model has no token to begin with",
+            ));
         }
-        if tokens.iter().any(|token| !(0..self.vocabulary).contains(&token.0)) {
-            return Err(Refusal::invalid(param, "the prompt holds text that the model's vocabulary can't express"));
+        if tokens
+            .iter()
+            .any(|token| !(0..self.vocabulary).contains(&token.0))
+        {
+            return Err(Refusal::invalid(
+                param,
+                "the prompt holds text that the model's vocabulary can't express",
+            ));
         }
         Ok(tokens)
     }
@@ -118,7 +138,10 @@ impl Model {
     /// A 400: the model has no chat template, or one that llama.cpp can't apply; or a NUL in a message.
     pub(crate) fn render(&self, lines: Vec<Line>) -> Result<String, Refusal> {
         let Some(template) = &self.template else {
-            return Err(Refusal::unsupported("messages", "a chat with this model, which has no chat template,"));
+            return Err(Refusal::unsupported(
+                "messages",
+                "a chat with this model, which has no chat template,",
+            ));
         };
         let mut messages = Vec::with_capacity(lines.len());
         for line in lines {
@@ -136,14 +159,21 @@ impl Model {
 /// llama.cpp's chat template works on C strings, which a NUL would cut short without a word.
 fn refuse_nul(param: &str, text: &str) -> Result<(), Refusal> {
     if text.contains('\0') {
-        return Err(Refusal::invalid(param, format!("'{param}' can't hold a NUL character")));
+        return Err(Refusal::invalid(
+            param,
+            format!("'{param}' can't hold a NUL character"),
+        ));
     }
     Ok(())
 }
 
 /// Refuses a file whose vocabulary llama.cpp asserts on when it is used.
 fn check_vocabulary(llama: &LlamaModel) -> Result<(), Error> {
-    let unservable = |reason: &str| Err(Error::Unservable { reason: reason.to_owned() });
+    let unservable = |reason: &str| {
+        Err(Error::Unservable {
+            reason: reason.to_owned(),
+        })
+    };
     match llama.meta_val_str("tokenizer.ggml.model").as_deref() {
         Err(_) | Ok("none" | "no_vocab") => return unservable("it has no tokenizer"),
         Ok(_) => {}

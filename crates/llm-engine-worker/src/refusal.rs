@@ -37,7 +37,10 @@ impl Refusal {
 
     pub(crate) fn unknown_model(asked: &str, served: &str) -> Self {
         let message = format!("the model '{asked}' is not served here; '{served}' is");
-        Self { status: StatusCode::NOT_FOUND, ..Self::bad_request(message, Some("model"), "model_not_found") }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            ..Self::bad_request(message, Some("model"), "model_not_found")
+        }
     }
 
     pub(crate) fn unknown_request(id: &str) -> Self {
@@ -50,32 +53,59 @@ impl Refusal {
 
     pub(crate) fn unknown_route() -> Self {
         let message = "there is no such route".to_owned();
-        Self { status: StatusCode::NOT_FOUND, ..Self::bad_request(message, None, "route_not_found") }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            ..Self::bad_request(message, None, "route_not_found")
+        }
     }
 
     pub(crate) fn already_running(id: &str) -> Self {
         let message = format!("a request '{id}' is running already");
-        Self { status: StatusCode::CONFLICT, ..Self::bad_request(message, None, "request_id_in_use") }
+        Self {
+            status: StatusCode::CONFLICT,
+            ..Self::bad_request(message, None, "request_id_in_use")
+        }
     }
 
     /// All places and all places to wait are taken. The gateway normally prevents it.
     pub(crate) fn full() -> Self {
         let message = "too many requests are waiting for the model".to_owned();
-        Self::of(StatusCode::TOO_MANY_REQUESTS, message, "rate_limit_error", "queue_full")
+        Self::of(
+            StatusCode::TOO_MANY_REQUESTS,
+            message,
+            "rate_limit_error",
+            "queue_full",
+        )
     }
 
     /// Our fault, or llama.cpp's.
     pub(crate) fn failed(message: &str) -> Self {
-        Self::of(StatusCode::INTERNAL_SERVER_ERROR, message.to_owned(), "server_error", "engine_failed")
+        Self::of(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            message.to_owned(),
+            "server_error",
+            "engine_failed",
+        )
     }
 
     fn bad_request(message: String, param: Option<&str>, code: &str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, body: ErrorBody::invalid_request(message, param, code) }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            body: ErrorBody::invalid_request(message, param, code),
+        }
     }
 
     fn of(status: StatusCode, message: String, kind: &str, code: &str) -> Self {
-        let error = ErrorObject { message, kind: kind.to_owned(), param: None, code: code.into() };
-        Self { status, body: ErrorBody { error } }
+        let error = ErrorObject {
+            message,
+            kind: kind.to_owned(),
+            param: None,
+            code: code.into(),
+        };
+        Self {
+            status,
+            body: ErrorBody { error },
+        }
     }
 }
 

@@ -69,9 +69,20 @@ impl Registry {
             if known.unfinished.contains_key(id) {
                 return Err(AlreadyRunning);
             }
-            known.unfinished.insert(id.clone(), Unfinished { cancel: cancel.clone(), usage: receiver });
+            known.unfinished.insert(
+                id.clone(),
+                Unfinished {
+                    cancel: cancel.clone(),
+                    usage: receiver,
+                },
+            );
         }
-        Ok(Registration { registry: Arc::clone(self), id, cancel, usage: sender })
+        Ok(Registration {
+            registry: Arc::clone(self),
+            id,
+            cancel,
+            usage: sender,
+        })
     }
 
     /// Cancels the request of that name, if it is unfinished.

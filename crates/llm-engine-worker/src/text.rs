@@ -17,7 +17,10 @@ pub(crate) struct AnswerText {
 impl AnswerText {
     /// `include_stop`: whether the stop sequence that ends the answer belongs to it.
     pub(crate) fn new(stop_sequences: Vec<String>, include_stop: bool) -> Self {
-        Self { joiner: Utf8Joiner::default(), stops: StopMatcher::new(stop_sequences, include_stop) }
+        Self {
+            joiner: Utf8Joiner::default(),
+            stops: StopMatcher::new(stop_sequences, include_stop),
+        }
     }
 
     /// Takes the bytes of a token, appends to `released` what is certain, and says whether a stop sequence is complete.

@@ -11,6 +11,8 @@ use crate::refusal::Refusal;
 /// When the value of a field asks for nothing.
 #[derive(Clone, Copy)]
 enum Neutral {
+    /// Only `null`.
+    Absent,
     /// `false`, `""`, `[]` or `{}`.
     Nothing,
     /// `true`, which is what happens anyway.
@@ -38,12 +40,12 @@ const FIELDS: &[(&str, Neutral)] = &[
     ("echo", Neutral::Nothing),
     ("function_call", Neutral::Text("none")),
     ("functions", Neutral::Nothing),
-    ("guided_choice", Neutral::Nothing),
-    ("guided_decoding_backend", Neutral::Nothing),
-    ("guided_grammar", Neutral::Nothing),
-    ("guided_json", Neutral::Nothing),
-    ("guided_regex", Neutral::Nothing),
-    ("guided_whitespace_pattern", Neutral::Nothing),
+    ("guided_choice", Neutral::Absent),
+    ("guided_decoding_backend", Neutral::Absent),
+    ("guided_grammar", Neutral::Absent),
+    ("guided_json", Neutral::Absent),
+    ("guided_regex", Neutral::Absent),
+    ("guided_whitespace_pattern", Neutral::Absent),
     ("length_penalty", Neutral::Number(1.0)),
     ("logit_bias", Neutral::Nothing),
     ("logits_processors", Neutral::Nothing),
@@ -57,7 +59,7 @@ const FIELDS: &[(&str, Neutral)] = &[
     ("response_format", Neutral::TextFormat),
     ("skip_special_tokens", Neutral::True),
     ("stop_token_ids", Neutral::Nothing),
-    ("structured_outputs", Neutral::Nothing),
+    ("structured_outputs", Neutral::Absent),
     ("suffix", Neutral::Nothing),
     ("tool_choice", Neutral::Text("none")),
     ("tools", Neutral::Nothing),

@@ -48,9 +48,16 @@ impl Worker {
         llama_cpp_2::send_logs_to_tracing(llama_cpp_2::LogOptions::default());
         let counters = Arc::new(Counters::default());
         let engine = engine::start(&options, &counters)?;
-        let listener = listen(&options.socket)
-            .map_err(|source| Error::Listen { socket: options.socket.clone(), source })?;
-        Ok(Self { options, engine, counters, listener })
+        let listener = listen(&options.socket).map_err(|source| Error::Listen {
+            socket: options.socket.clone(),
+            source,
+        })?;
+        Ok(Self {
+            options,
+            engine,
+            counters,
+            listener,
+        })
     }
 
     /// Answers until `shutdown` completes; requests that are running then are finished.
@@ -58,8 +65,18 @@ impl Worker {
     /// # Errors
     /// [`Error::Start`], [`Error::EngineEnded`].
     pub fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
-        let Self { options, engine, counters, listener } = self;
-        let EngineThread { model, intake, ended, thread } = engine;
+        let Self {
+            options,
+            engine,
+            counters,
+            listener,
+        } = self;
+        let EngineThread {
+            model,
+            intake,
+            ended,
+            thread,
+        } = engine;
         // One thread is enough for parsing and writing; the other cores belong to the model.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -88,10 +105,16 @@ impl Worker {
 fn listen(socket: &Path) -> io::Result<UnixListener> {
     if let Ok(found) = std::fs::symlink_metadata(socket) {
         if !found.file_type().is_socket() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path is taken by something else"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the path is taken by something else",
+            ));
         }
         if UnixStream::connect(socket).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another process listens there",
+            ));
         }
         std::fs::remove_file(socket)?;
     }

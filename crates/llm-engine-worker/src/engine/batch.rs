@@ -27,10 +27,16 @@ impl Engine<'_> {
         self.plan_prompts();
         let mut outputs = Vec::with_capacity(self.places.len());
         // In the order of the places: llama.cpp computes rising sequence numbers in one go.
-        for (place, sequence) in (0_i32..).zip(&self.places).filter_map(|(place, held)| Some((place, held.as_ref()?))) {
+        for (place, sequence) in (0_i32..)
+            .zip(&self.places)
+            .filter_map(|(place, held)| Some((place, held.as_ref()?)))
+        {
             let position = to_position(sequence.cached());
             if let Some(token) = sequence.last_token() {
-                outputs.push(Output { place: to_index(place), index: self.batch.n_tokens() });
+                outputs.push(Output {
+                    place: to_index(place),
+                    index: self.batch.n_tokens(),
+                });
                 self.batch.add(token, position, &[place], true)?;
                 continue;
             }
@@ -39,7 +45,10 @@ impl Engine<'_> {
             while let Some((position, &token)) = pieces.next() {
                 let is_output = is_last_piece && pieces.peek().is_none();
                 if is_output {
-                    outputs.push(Output { place: to_index(place), index: self.batch.n_tokens() });
+                    outputs.push(Output {
+                        place: to_index(place),
+                        index: self.batch.n_tokens(),
+                    });
                 }
                 self.batch.add(token, position, &[place], is_output)?;
             }
@@ -50,15 +59,30 @@ impl Engine<'_> {
     /// After the step: the prompts have been read that far.
     pub(super) fn note_read(&mut self) {
         let read: usize = self.places.iter_mut().flatten().map(Sequence::note_read).sum();
-        Counters::add(&self.counters.prompt_tokens, u64::try_from(read).unwrap_or(u64::MAX));
+        Counters::add(
+            &self.counters.prompt_tokens,
+            u64::try_from(read).unwrap_or(u64::MAX),
+        );
     }
 
     /// Divides the prompt tokens of this step: whoever came first reads first.
     fn plan_prompts(&mut self) {
-        let generating = self.places.iter().flatten().any(|sequence| sequence.last_token().is_some());
-        let mut left = if generating { BUSY_PROMPT_TOKENS } else { IDLE_PROMPT_TOKENS };
-        let mut reading: Vec<&mut Sequence> =
-            self.places.iter_mut().flatten().filter(|sequence| !sequence.unread().is_empty()).collect();
+        let generating = self
+            .places
+            .iter()
+            .flatten()
+            .any(|sequence| sequence.last_token().is_some());
+        let mut left = if generating {
+            BUSY_PROMPT_TOKENS
+        } else {
+            IDLE_PROMPT_TOKENS
+        };
+        let mut reading: Vec<&mut Sequence> = self
+            .places
+            .iter_mut()
+            .flatten()
+            .filter(|sequence| !sequence.unread().is_empty())
+            .collect();
         reading.sort_by_key(|sequence| sequence.order);
         for sequence in reading {
             let tokens = sequence.unread().len().min(left);

@@ -1,8 +1,8 @@
 //! Who holds which sequence of the cache.
 
+use super::Engine;
 use super::event::FinishReason;
 use super::sequence::Sequence;
-use super::Engine;
 use crate::counters::Counters;
 
 /// Moving a request to another place copies all the room of a place, which takes about as long as a decode step.
@@ -13,7 +13,9 @@ impl Engine<'_> {
     /// Gives free places to those who have waited longest.
     pub(super) fn fill_places(&mut self) {
         for place in self.places.iter_mut().filter(|place| place.is_none()) {
-            let Some(submission) = self.waiting.pop_front() else { return };
+            let Some(submission) = self.waiting.pop_front() else {
+                return;
+            };
             *place = Some(Sequence::begin(submission, self.admitted));
             self.admitted += 1;
             Counters::add(&self.counters.running, 1);
@@ -24,7 +26,10 @@ impl Engine<'_> {
     /// other; a gap costs another pass over all weights in every step.
     pub(super) fn close_gaps(&mut self) {
         while let Some((from, to)) = gap(&self.places) {
-            if self.places[from].as_ref().is_none_or(|sequence| sequence.remaining() < WORTH_MOVING_TOKENS) {
+            if self.places[from]
+                .as_ref()
+                .is_none_or(|sequence| sequence.remaining() < WORTH_MOVING_TOKENS)
+            {
                 return;
             }
             if !self.move_cache(from, to) {
@@ -48,7 +53,9 @@ impl Engine<'_> {
     pub(super) fn report_cache(&self) {
         let cached: usize = self.places.iter().flatten().map(Sequence::cached).sum();
         let cached = u64::try_from(cached).unwrap_or(u64::MAX);
-        self.counters.cached_tokens.store(cached, std::sync::atomic::Ordering::Relaxed);
+        self.counters
+            .cached_tokens
+            .store(cached, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn clear_cache(&mut self, place: usize) {
@@ -60,8 +67,14 @@ impl Engine<'_> {
     }
 
     fn move_cache(&mut self, from: usize, to: usize) -> bool {
-        let (Ok(source), Ok(target)) = (i32::try_from(from), i32::try_from(to)) else { return false };
-        if self.context.copy_kv_cache_seq(source, target, None, None).is_err() {
+        let (Ok(source), Ok(target)) = (i32::try_from(from), i32::try_from(to)) else {
+            return false;
+        };
+        if self
+            .context
+            .copy_kv_cache_seq(source, target, None, None)
+            .is_err()
+        {
             return false;
         }
         self.clear_cache(from);
@@ -84,7 +97,10 @@ mod tests {
     #[test]
     fn a_gap_lies_between_places_that_are_held() {
         let held = |pattern: &str| -> Vec<Option<()>> {
-            pattern.chars().map(|place| (place == 'x').then_some(())).collect()
+            pattern
+                .chars()
+                .map(|place| (place == 'x').then_some(()))
+                .collect()
         };
         assert_eq!(gap(&held("....")), None);
         assert_eq!(gap(&held("xx..")), None);

@@ -121,7 +121,10 @@ impl Sequence {
             self.rest = text;
         } else if !text.is_empty() || generation.report_each_token {
             // Nobody listening is seen as a cancel before the next step.
-            let _ = self.submission.events.send(Event::Progress { text, usage: self.usage() });
+            let _ = self.submission.events.send(Event::Progress {
+                text,
+                usage: self.usage(),
+            });
         }
         reason
     }

@@ -80,15 +80,27 @@ pub(crate) fn start(options: &Options, counters: &Arc<Counters>) -> Result<Engin
     let thread = std::thread::Builder::new()
         .name("engine".to_owned())
         .spawn(move || {
-            let alive = Alive { counters: Arc::clone(&thread_counters), _ended: ended_sender };
+            let alive = Alive {
+                counters: Arc::clone(&thread_counters),
+                _ended: ended_sender,
+            };
             live(&thread_options, &receiver, &thread_counters, &loaded_sender);
             drop(alive);
         })
         .map_err(Error::Start)?;
     let model = loaded.recv().map_err(|_| Error::EngineEnded)??;
     let most = u64::from(options.parallel.get()) + u64::from(options.max_waiting);
-    let intake = Intake { submissions, counters: Arc::clone(counters), most };
-    Ok(EngineThread { model, intake, ended, thread })
+    let intake = Intake {
+        submissions,
+        counters: Arc::clone(counters),
+        most,
+    };
+    Ok(EngineThread {
+        model,
+        intake,
+        ended,
+        thread,
+    })
 }
 
 /// Says that the thread has ended, also when it panics.
@@ -127,18 +139,29 @@ fn live(
 /// llama.cpp can be set up once per process; it stays set up.
 fn backend() -> Result<&'static LlamaBackend, Error> {
     static BACKEND: OnceLock<Result<LlamaBackend, LlamaCppError>> = OnceLock::new();
-    BACKEND.get_or_init(LlamaBackend::init).as_ref().map_err(|_| Error::BackendTaken)
+    BACKEND
+        .get_or_init(LlamaBackend::init)
+        .as_ref()
+        .map_err(|_| Error::BackendTaken)
 }
 
 fn check(options: &Options) -> Result<(), Error> {
     let parallel = options.parallel.get();
     if parallel > MAX_PARALLEL {
         let reason = "llama.cpp runs at most 256 sequences at a time";
-        return Err(Error::Option { option: "parallel", value: parallel.into(), reason });
+        return Err(Error::Option {
+            option: "parallel",
+            value: parallel.into(),
+            reason,
+        });
     }
     if i32::try_from(options.threads.get()).is_err() {
         let value = options.threads.get().into();
-        return Err(Error::Option { option: "threads", value, reason: "there are not so many" });
+        return Err(Error::Option {
+            option: "threads",
+            value,
+            reason: "there are not so many",
+        });
     }
     Ok(())
 }
@@ -153,8 +176,9 @@ impl<'model> Engine<'model> {
         let mut context = new_context(backend, model, options)?;
         let most = batch_tokens(options.parallel);
         let mut batch = LlamaBatch::new(usize::try_from(most).unwrap_or(usize::MAX), 1);
-        try_out(&mut context, &mut batch, model)
-            .map_err(|error| Error::Unservable { reason: error.to_string() })?;
+        try_out(&mut context, &mut batch, model).map_err(|error| Error::Unservable {
+            reason: error.to_string(),
+        })?;
         let places = (0..options.parallel.get()).map(|_| None).collect();
         Ok(Self {
             model,
@@ -162,7 +186,7 @@ impl<'model> Engine<'model> {
             batch,
             places,
             waiting: std::collections::VecDeque::new(),
-            scratch: Scratch::new(),
+            scratch: Scratch::default(),
             counters: Arc::clone(counters),
             admitted: 0,
         })
@@ -177,10 +201,16 @@ fn new_context<'model>(
     let parallel = options.parallel.get();
     let context_tokens = u32::try_from(model.context_tokens()).unwrap_or(u32::MAX);
     // llama.cpp divides the whole evenly and rounds each part up to a multiple of 256.
-    let whole = context_tokens.checked_next_multiple_of(256).and_then(|tokens| tokens.checked_mul(parallel));
+    let whole = context_tokens
+        .checked_next_multiple_of(256)
+        .and_then(|tokens| tokens.checked_mul(parallel));
     let Some(whole) = whole.filter(|&whole| i32::try_from(whole).is_ok()) else {
         let reason = "times 'parallel' it is more than llama.cpp can count";
-        return Err(Error::Option { option: "context_tokens", value: context_tokens.into(), reason });
+        return Err(Error::Option {
+            option: "context_tokens",
+            value: context_tokens.into(),
+            reason,
+        });
     };
     let most = batch_tokens(options.parallel);
     let threads = i32::try_from(options.threads.get()).unwrap_or(1);
@@ -196,16 +226,28 @@ fn new_context<'model>(
     let context = model
         .llama()
         .new_context(backend, params)
-        .map_err(|source| Error::NoContext { parallel, context_tokens, source })?;
+        .map_err(|source| Error::NoContext {
+            parallel,
+            context_tokens,
+            source,
+        })?;
     if context.n_batch() < most || context.n_ctx() < whole {
         let reason = "llama.cpp made the context smaller than the options ask for";
-        return Err(Error::Option { option: "context_tokens", value: context_tokens.into(), reason });
+        return Err(Error::Option {
+            option: "context_tokens",
+            value: context_tokens.into(),
+            reason,
+        });
     }
     Ok(context)
 }
 
 /// Decodes one token, so that a model that can't is found at the start, and its pages are in memory.
-fn try_out(context: &mut LlamaContext<'_>, batch: &mut LlamaBatch<'_>, model: &Model) -> Result<(), StepError> {
+fn try_out(
+    context: &mut LlamaContext<'_>,
+    batch: &mut LlamaBatch<'_>,
+    model: &Model,
+) -> Result<(), StepError> {
     batch.add(model.any_token(), 0, &[0], true)?;
     context.decode(batch)?;
     // Panics where the model has no logits: the thread ends, and with it the start.

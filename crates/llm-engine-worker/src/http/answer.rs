@@ -22,8 +22,14 @@ pub(super) struct AnswerForm {
 impl AnswerForm {
     /// The chunk that says who speaks; only chats have one.
     pub(super) fn role(&self, usage: Usage) -> Option<Chunk> {
-        let delta = Delta { role: Some("assistant".to_owned()), content: Some(String::new()) };
-        let choice = ChunkChoice { delta: Some(delta), ..ChunkChoice::default() };
+        let delta = Delta {
+            role: Some("assistant".to_owned()),
+            content: Some(String::new()),
+        };
+        let choice = ChunkChoice {
+            delta: Some(delta),
+            ..ChunkChoice::default()
+        };
         (self.kind == Kind::Chat).then(|| self.chunk(vec![choice], self.continuous_usage.then_some(usage)))
     }
 
@@ -32,10 +38,21 @@ impl AnswerForm {
         let finish_reason = reason.map(|reason| finish_reason(reason).to_owned());
         let choice = match self.kind {
             Kind::Chat => {
-                let delta = Delta { role: None, content: Some(text) };
-                ChunkChoice { delta: Some(delta), finish_reason, ..ChunkChoice::default() }
+                let delta = Delta {
+                    role: None,
+                    content: Some(text),
+                };
+                ChunkChoice {
+                    delta: Some(delta),
+                    finish_reason,
+                    ..ChunkChoice::default()
+                }
             }
-            Kind::Completion => ChunkChoice { text: Some(text), finish_reason, ..ChunkChoice::default() },
+            Kind::Completion => ChunkChoice {
+                text: Some(text),
+                finish_reason,
+                ..ChunkChoice::default()
+            },
         };
         self.chunk(vec![choice], self.continuous_usage.then_some(usage))
     }
@@ -85,11 +102,17 @@ pub(super) struct Events(String);
 impl Events {
     pub(super) fn chunk(&mut self, chunk: &Chunk) {
         // Serialising a chunk cannot fail: its maps have texts for keys.
-        self.0.push_str(&event(&serde_json::to_string(chunk).unwrap_or_default(), LineEnd::Lf));
+        self.0.push_str(&event(
+            &serde_json::to_string(chunk).unwrap_or_default(),
+            LineEnd::Lf,
+        ));
     }
 
     pub(super) fn error(&mut self, refusal: &Refusal) {
-        self.0.push_str(&event(&serde_json::to_string(&refusal.body).unwrap_or_default(), LineEnd::Lf));
+        self.0.push_str(&event(
+            &serde_json::to_string(&refusal.body).unwrap_or_default(),
+            LineEnd::Lf,
+        ));
     }
 
     pub(super) fn done(&mut self) {

@@ -16,7 +16,11 @@ pub(super) async fn cancel(State(front): State<Arc<Front>>, body: Body) -> Resul
     let request: CancelRequest = serde_json::from_slice(&body)
         .map_err(|error| Refusal::invalid("body", format!("the request body can't be read: {error}")))?;
     let id = &request.request_id;
-    let usage = match front.registry.cancel(id).ok_or_else(|| Refusal::unknown_request(id))? {
+    let usage = match front
+        .registry
+        .cancel(id)
+        .ok_or_else(|| Refusal::unknown_request(id))?
+    {
         Found::Finished(usage) => usage,
         Found::Ending(mut usage) => match usage.wait_for(Option::is_some).await {
             Ok(usage) => usage.unwrap_or_default(),

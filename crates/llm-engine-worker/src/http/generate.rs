@@ -52,15 +52,26 @@ async fn generate(
     let preparing = Arc::clone(&front);
     let (form, stream, generation) = off_loop(move || prepare(&preparing, kind, &body)).await?;
     let (sender, mut events) = mpsc::unbounded_channel();
-    front.intake.submit(Submission { generation, events: sender, registration })?;
+    front.intake.submit(Submission {
+        generation,
+        events: sender,
+        registration,
+    })?;
     // The status is decided by the first event: what fails before any text is a clean 500.
     let first = next_event(&mut events).await?;
-    if let Event::End { reason: FinishReason::Failed(why), .. } = first {
+    if let Event::End {
+        reason: FinishReason::Failed(why),
+        ..
+    } = first
+    {
         return Err(Refusal::failed(why));
     }
     if stream {
         let stream = AnswerStream::new(form, first, events, cancel);
-        let content_type = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+        let content_type = [
+            (header::CONTENT_TYPE, "text/event-stream"),
+            (header::CACHE_CONTROL, "no-cache"),
+        ];
         return Ok((content_type, Body::from_stream(stream)).into_response());
     }
     whole(&form, first, events).await
@@ -73,12 +84,16 @@ fn register(front: &Front, headers: &HeaderMap) -> Result<Registration, Refusal>
         Some(value) => match value.to_str() {
             Ok(id) if !id.is_empty() && id.len() <= MAX_REQUEST_ID_BYTES => Some(id.to_owned()),
             _ => {
-                let message = format!("'{REQUEST_ID_HEADER}' must be 1 to {MAX_REQUEST_ID_BYTES} ASCII characters");
+                let message =
+                    format!("'{REQUEST_ID_HEADER}' must be 1 to {MAX_REQUEST_ID_BYTES} ASCII characters");
                 return Err(Refusal::invalid(REQUEST_ID_HEADER, message));
             }
         },
     };
-    front.registry.register(id.clone()).map_err(|_| Refusal::already_running(&id.unwrap_or_default()))
+    front
+        .registry
+        .register(id.clone())
+        .map_err(|_| Refusal::already_running(&id.unwrap_or_default()))
 }
 
 /// Reads and checks a request; also says whether it wants a stream.
@@ -114,7 +129,10 @@ async fn whole(
     loop {
         match event {
             Event::Progress { text, .. } => answer.push_str(&text),
-            Event::End { reason: FinishReason::Failed(why), .. } => return Err(Refusal::failed(why)),
+            Event::End {
+                reason: FinishReason::Failed(why),
+                ..
+            } => return Err(Refusal::failed(why)),
             Event::End { text, reason, usage } => {
                 answer.push_str(&text);
                 return Ok(json(&form.whole(answer, reason, usage)));
@@ -125,5 +143,8 @@ async fn whole(
 }
 
 async fn next_event(events: &mut UnboundedReceiver<Event>) -> Result<Event, Refusal> {
-    events.recv().await.ok_or_else(|| Refusal::failed("the model is not running"))
+    events
+        .recv()
+        .await
+        .ok_or_else(|| Refusal::failed("the model is not running"))
 }

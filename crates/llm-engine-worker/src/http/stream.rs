@@ -31,7 +31,14 @@ impl AnswerStream {
         events: UnboundedReceiver<Event>,
         cancel: CancelOnDrop,
     ) -> Self {
-        Self { form, events, first: Some(first), has_role: false, ended: false, _cancel: cancel }
+        Self {
+            form,
+            events,
+            first: Some(first),
+            has_role: false,
+            ended: false,
+            _cancel: cancel,
+        }
     }
 
     /// What goes over the wire for an event of the engine.
@@ -46,7 +53,10 @@ impl AnswerStream {
         }
         match event {
             Event::Progress { text, usage } => written.chunk(&self.form.text(text, None, usage)),
-            Event::End { reason: FinishReason::Failed(why), .. } => {
+            Event::End {
+                reason: FinishReason::Failed(why),
+                ..
+            } => {
                 // Without `[DONE]`, so that nobody takes the answer for complete.
                 written.error(&Refusal::failed(why));
                 self.ended = true;

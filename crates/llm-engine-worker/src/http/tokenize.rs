@@ -27,7 +27,10 @@ pub(super) async fn tokenize(State(front): State<Arc<Front>>, body: Body) -> Res
             count: u64::try_from(tokens.len()).unwrap_or(u64::MAX),
             max_model_len: u64::try_from(front.model.context_tokens()).unwrap_or(u64::MAX),
             // Negative ids have been refused.
-            tokens: tokens.iter().filter_map(|token| u32::try_from(token.0).ok()).collect(),
+            tokens: tokens
+                .iter()
+                .filter_map(|token| u32::try_from(token.0).ok())
+                .collect(),
         })
     });
     Ok(json(&answer.await?))

@@ -13,8 +13,20 @@ fn texts_and_text_parts_are_read() {
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
     ]);
     let lines = read(&messages).unwrap();
-    assert_eq!(lines[0], Line { role: "system", content: "be brief".to_owned() });
-    assert_eq!(lines[1], Line { role: "user", content: "ab".to_owned() });
+    assert_eq!(
+        lines[0],
+        Line {
+            role: "system",
+            content: "be brief".to_owned()
+        }
+    );
+    assert_eq!(
+        lines[1],
+        Line {
+            role: "user",
+            content: "ab".to_owned()
+        }
+    );
 }
 
 #[test]

@@ -16,7 +16,9 @@ fn a_cancelled_request_sees_its_flag_and_reports_its_usage() {
     let registry = Arc::new(Registry::default());
     let registration = registry.register(Some("a".to_owned())).unwrap();
     assert!(!registration.is_cancelled());
-    let Some(Found::Ending(usage)) = registry.cancel("a") else { panic!("not found") };
+    let Some(Found::Ending(usage)) = registry.cancel("a") else {
+        panic!("not found")
+    };
     assert!(registration.is_cancelled());
     registration.settle(Usage::new(3, 4));
     assert_eq!(*usage.borrow(), Some(Usage::new(3, 4)));
@@ -27,7 +29,10 @@ fn a_cancelled_request_sees_its_flag_and_reports_its_usage() {
 fn a_name_is_unique_among_the_unfinished() {
     let registry = Arc::new(Registry::default());
     let first = registry.register(Some("a".to_owned())).unwrap();
-    assert_eq!(registry.register(Some("a".to_owned())).unwrap_err(), AlreadyRunning);
+    assert_eq!(
+        registry.register(Some("a".to_owned())).unwrap_err(),
+        AlreadyRunning
+    );
     first.settle(Usage::default());
     assert!(registry.register(Some("a".to_owned())).is_ok());
 }
@@ -43,7 +48,10 @@ fn a_refused_request_leaves_nothing_behind() {
 fn the_oldest_finished_requests_are_forgotten() {
     let registry = Arc::new(Registry::default());
     for number in 0..=REMEMBERED {
-        registry.register(Some(number.to_string())).unwrap().settle(Usage::default());
+        registry
+            .register(Some(number.to_string()))
+            .unwrap()
+            .settle(Usage::default());
     }
     assert!(registry.cancel("0").is_none());
     assert!(registry.cancel("1").is_some());

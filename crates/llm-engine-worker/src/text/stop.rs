@@ -15,7 +15,12 @@ impl StopMatcher {
     /// No sequence may be empty: it would be found everywhere.
     pub(super) fn new(sequences: Vec<String>, include: bool) -> Self {
         debug_assert!(sequences.iter().all(|sequence| !sequence.is_empty()));
-        Self { sequences, include, held: String::new(), stopped: false }
+        Self {
+            sequences,
+            include,
+            held: String::new(),
+            stopped: false,
+        }
     }
 
     /// Appends to `released` what can't be part of a stop sequence; true once a sequence is complete.
@@ -64,7 +69,10 @@ impl StopMatcher {
         let earliest = self.held.len().saturating_sub(longest);
         let open = |&start: &usize| {
             self.held.is_char_boundary(start)
-                && self.sequences.iter().any(|sequence| sequence.starts_with(&self.held[start..]))
+                && self
+                    .sequences
+                    .iter()
+                    .any(|sequence| sequence.starts_with(&self.held[start..]))
         };
         (earliest..self.held.len()).find(open).unwrap_or(self.held.len())
     }

@@ -24,7 +24,10 @@ fn cut(bytes: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
     let mut borders: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
     borders.extend([0, bytes.len()]);
     borders.sort_unstable();
-    borders.windows(2).map(|pair| bytes[pair[0]..pair[1]].to_vec()).collect()
+    borders
+        .windows(2)
+        .map(|pair| bytes[pair[0]..pair[1]].to_vec())
+        .collect()
 }
 
 #[test]
@@ -41,7 +44,10 @@ fn a_character_is_held_back_until_it_is_complete() {
 
 #[test]
 fn what_is_incomplete_at_the_end_is_replaced() {
-    assert_eq!(answer([&b"a\xF0\x9F"[..]], &[], false), ("a\u{FFFD}".to_owned(), false));
+    assert_eq!(
+        answer([&b"a\xF0\x9F"[..]], &[], false),
+        ("a\u{FFFD}".to_owned(), false)
+    );
 }
 
 #[test]
@@ -53,7 +59,10 @@ fn a_stop_sequence_is_found_across_pieces() {
 
 #[test]
 fn a_beginning_that_leads_nowhere_is_released() {
-    assert_eq!(answer([&b"EN"[..], b"TER"], &["END"], false), ("ENTER".to_owned(), false));
+    assert_eq!(
+        answer([&b"EN"[..], b"TER"], &["END"], false),
+        ("ENTER".to_owned(), false)
+    );
     assert_eq!(answer([&b"EN"[..]], &["END"], false), ("EN".to_owned(), false));
 }
 
@@ -71,8 +80,14 @@ fn nothing_is_released_that_a_stop_sequence_could_still_claim() {
 
 #[test]
 fn the_sequence_that_is_complete_first_wins() {
-    assert_eq!(answer([&b"xabcd"[..]], &["abcd", "b"], false), ("xa".to_owned(), true));
-    assert_eq!(answer([&b"xabcd"[..]], &["b", "ab"], false), ("x".to_owned(), true));
+    assert_eq!(
+        answer([&b"xabcd"[..]], &["abcd", "b"], false),
+        ("xa".to_owned(), true)
+    );
+    assert_eq!(
+        answer([&b"xabcd"[..]], &["b", "ab"], false),
+        ("x".to_owned(), true)
+    );
 }
 
 proptest! {

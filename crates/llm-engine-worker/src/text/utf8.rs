@@ -38,6 +38,10 @@ impl Utf8Joiner {
 
     /// What stands for a character that never became complete.
     pub(super) fn finish(&mut self) -> &'static str {
-        if std::mem::take(&mut self.incomplete).is_empty() { "" } else { "\u{FFFD}" }
+        if std::mem::take(&mut self.incomplete).is_empty() {
+            ""
+        } else {
+            "\u{FFFD}"
+        }
     }
 }

@@ -34,10 +34,20 @@ fn what_asks_for_something_is_refused() {
     for (name, value) in asking {
         let refusal = refuse_unsupported(&request(Kind::Completion, name, value)).unwrap_err();
         assert_eq!(refusal.body.error.param.as_deref(), Some(name));
-        assert!(refusal.body.error.message.ends_with("is not supported by this model runner"), "{name}");
+        assert!(
+            refusal
+                .body
+                .error
+                .message
+                .ends_with("is not supported by this model runner"),
+            "{name}"
+        );
     }
     let list = request(Kind::Completion, "prompt", json!(["a", "b"]));
-    assert_eq!(refuse_unsupported(&list).unwrap_err().body.error.param.as_deref(), Some("prompt"));
+    assert_eq!(
+        refuse_unsupported(&list).unwrap_err().body.error.param.as_deref(),
+        Some("prompt")
+    );
 }
 
 #[test]
@@ -55,9 +65,17 @@ fn what_asks_for_nothing_is_accepted() {
         ("user", json!("somebody")),
     ];
     for (name, value) in neutral {
-        assert_eq!(refuse_unsupported(&request(Kind::Completion, name, value)), Ok(()), "{name}");
+        assert_eq!(
+            refuse_unsupported(&request(Kind::Completion, name, value)),
+            Ok(()),
+            "{name}"
+        );
     }
     for (name, _) in FIELDS {
-        assert_eq!(refuse_unsupported(&request(Kind::Chat, name, Value::Null)), Ok(()), "{name}");
+        assert_eq!(
+            refuse_unsupported(&request(Kind::Chat, name, Value::Null)),
+            Ok(()),
+            "{name}"
+        );
     }
 }

@@ -37,7 +37,10 @@ async fn a_cancelled_request_ends_at_once_and_reports_all_that_it_used() {
     assert_eq!(client.cancel("one").await, Some(usage));
     assert!(client.metric(STEPS).await <= steps + 1.0);
     assert_eq!(client.metric(GENERATED).await, generated);
-    assert_eq!(client.metric("llm_engine_worker:requests_cancelled_total").await, 1.0);
+    assert_eq!(
+        client.metric("llm_engine_worker:requests_cancelled_total").await,
+        1.0
+    );
 }
 
 #[tokio::test]
@@ -62,7 +65,9 @@ async fn a_waiting_request_can_be_cancelled_and_has_used_nothing() {
     let client = &worker.client;
     let mut running = client.stream("/v1/completions", Some("running"), endless()).await;
     running.next_chunk().await;
-    let body = json!({"model": MODEL, "prompt": "Hi", "max_tokens": 5}).to_string().into_bytes();
+    let body = json!({"model": MODEL, "prompt": "Hi", "max_tokens": 5})
+        .to_string()
+        .into_bytes();
     let waiting = client.send("POST", "/v1/completions", Some("waiting"), body);
     let cancel = async {
         while client.metric("vllm:num_requests_waiting").await < 1.0 {
@@ -81,7 +86,14 @@ async fn a_finished_request_still_tells_its_usage() {
     let worker = Running::start();
     let client = &worker.client;
     let body = json!({"model": MODEL, "prompt": "Hi", "max_tokens": 5, "ignore_eos": true});
-    let response = client.send("POST", "/v1/completions", Some("done"), body.to_string().into_bytes()).await;
+    let response = client
+        .send(
+            "POST",
+            "/v1/completions",
+            Some("done"),
+            body.to_string().into_bytes(),
+        )
+        .await;
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(client.cancel("done").await.unwrap().completion_tokens, 5);
     assert_eq!(client.cancel("other").await, None);
@@ -95,7 +107,11 @@ async fn a_request_that_moves_to_another_place_goes_on_as_if_nothing_had_happene
         "prompt": "The capital of France is Paris. The capital of Italy is Rome. The capital of France is",
         "max_tokens": 40, "temperature": 0, "ignore_eos": true,
     });
-    let alone = client.stream("/v1/completions", None, ask.clone()).await.chunks().await;
+    let alone = client
+        .stream("/v1/completions", None, ask.clone())
+        .await
+        .chunks()
+        .await;
     let _first = client.stream("/v1/completions", Some("first"), endless()).await;
     let _second = client.stream("/v1/completions", Some("second"), endless()).await;
     let mut third = client.stream("/v1/completions", None, ask).await;

@@ -24,17 +24,29 @@ impl Client {
     }
 
     /// Sends a request; the answer's body is still to be read.
-    pub(crate) async fn send(&self, method: &str, path: &str, id: Option<&str>, body: Vec<u8>) -> Response<Incoming> {
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        id: Option<&str>,
+        body: Vec<u8>,
+    ) -> Response<Incoming> {
         let stream = UnixStream::connect(&self.socket).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         // Ends with the connection, which ends when the sender and the body are dropped.
         #[expect(clippy::disallowed_methods, reason = "the test's own runtime")]
         tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header("host", "worker");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "worker");
         if let Some(id) = id {
             request = request.header(REQUEST_ID_HEADER, id);
         }
-        sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap()
+        sender
+            .send_request(request.body(Full::new(Bytes::from(body))).unwrap())
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
@@ -57,7 +69,10 @@ impl Client {
         let response = self.send("POST", path, id, fields.to_string().into_bytes()).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        EventStream { body: response.into_body(), decoder: Decoder::default() }
+        EventStream {
+            body: response.into_body(),
+            decoder: Decoder::default(),
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> (StatusCode, String) {
@@ -69,7 +84,10 @@ impl Client {
 
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.get("/metrics").await;
-        let line = text.lines().find(|line| line.starts_with(&format!("{name}{{"))).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{name}{{")))
+            .unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 
@@ -123,5 +141,9 @@ impl EventStream {
 
 /// The text of a stream's chunks.
 pub(crate) fn text(chunks: &[Chunk]) -> String {
-    chunks.iter().flat_map(|chunk| &chunk.choices).map(|choice| choice.added_text()).collect()
+    chunks
+        .iter()
+        .flat_map(|chunk| &chunk.choices)
+        .map(|choice| choice.added_text())
+        .collect()
 }

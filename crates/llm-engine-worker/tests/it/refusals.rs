@@ -11,7 +11,10 @@ async fn refused(client: &Client, path: &str, body: &Value) -> (StatusCode, Valu
     let (status, answer) = client.post(path, body).await;
     assert!(status.is_client_error(), "{body} was answered with {answer}");
     let error = answer["error"].clone();
-    assert!(error["message"].is_string() && error["type"].is_string(), "{answer}");
+    assert!(
+        error["message"].is_string() && error["type"].is_string(),
+        "{answer}"
+    );
     (status, error)
 }
 
@@ -47,6 +50,7 @@ async fn what_the_runner_can_not_do_is_refused_with_400() {
         ("stop", json!("")),
         ("stop", json!("x".repeat(2000))),
         ("stop", json!([["a"]])),
+        ("stop", json!(vec!["a"; 257])),
         ("max_tokens", json!(0)),
         ("max_tokens", json!(-5)),
         ("ignore_eos", json!("yes")),
@@ -56,7 +60,10 @@ async fn what_the_runner_can_not_do_is_refused_with_400() {
     let chats = [
         ("top_logprobs", json!(2)),
         ("messages", json!([])),
-        ("messages", json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}])),
+        (
+            "messages",
+            json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}]),
+        ),
         ("messages", json!([{"role": "user", "content": "a\u{0}b"}])),
         ("messages", json!([{"role": "<|im_start|>", "content": "a"}])),
     ];
@@ -69,15 +76,32 @@ async fn what_the_runner_can_not_do_is_refused_with_400() {
         ("best_of", json!(3)),
         ("logprobs", json!(1)),
     ];
-    for (name, value) in both.iter().chain(&chats).filter(|(name, _)| *name != "guided_json") {
-        let (status, error) = refused(&worker.client, "/v1/chat/completions", &chat(name, value.clone())).await;
-        assert_eq!((status, &error["param"]), (StatusCode::BAD_REQUEST, &json!(name)), "{error}");
+    for (name, value) in both.iter().chain(&chats)    {
+        let (status, error) =
+            refused(&worker.client, "/v1/chat/completions", &chat(name, value.clone())).await;
+        assert_eq!(
+            (status, &error["param"]),
+            (StatusCode::BAD_REQUEST, &json!(name)),
+            "{error}"
+        );
     }
-    for (name, value) in both.iter().chain(&completions).filter(|(name, _)| *name != "guided_json") {
-        let (status, error) = refused(&worker.client, "/v1/completions", &completion(name, value.clone())).await;
-        assert_eq!((status, &error["param"]), (StatusCode::BAD_REQUEST, &json!(name)), "{error}");
+    for (name, value) in both.iter().chain(&completions)    {
+        let (status, error) = refused(
+            &worker.client,
+            "/v1/completions",
+            &completion(name, value.clone()),
+        )
+        .await;
+        assert_eq!(
+            (status, &error["param"]),
+            (StatusCode::BAD_REQUEST, &json!(name)),
+            "{error}"
+        );
     }
-    assert_eq!(worker.client.metric("llm_engine_worker:decode_steps_total").await, 0.0);
+    assert_eq!(
+        worker.client.metric("llm_engine_worker:decode_steps_total").await,
+        0.0
+    );
 }
 
 #[tokio::test]
@@ -87,14 +111,32 @@ async fn what_does_not_fit_into_the_context_is_refused_with_the_numbers() {
     let room = u64::from(CONTEXT_TOKENS);
     let (_, counted) = client.post("/tokenize", &json!({"prompt": "Hi"})).await;
     let fitting = room - counted["count"].as_u64().unwrap();
-    let (status, error) = refused(client, "/v1/completions", &completion("max_tokens", json!(fitting + 1))).await;
+    let (status, error) = refused(
+        client,
+        "/v1/completions",
+        &completion("max_tokens", json!(fitting + 1)),
+    )
+    .await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!(error["code"], "context_length_exceeded");
     let message = error["message"].as_str().unwrap();
-    assert!(message.contains(&(fitting + 1).to_string()) && message.contains(&room.to_string()), "{message}");
-    let huge = refused(client, "/v1/completions", &completion("max_tokens", json!(u64::MAX))).await;
+    assert!(
+        message.contains(&(fitting + 1).to_string()) && message.contains(&room.to_string()),
+        "{message}"
+    );
+    let huge = refused(
+        client,
+        "/v1/completions",
+        &completion("max_tokens", json!(u64::MAX)),
+    )
+    .await;
     assert_eq!(huge.1["code"], "context_length_exceeded");
-    for prompt in ["word ".repeat(600), "é".repeat(1_000_000), "7".repeat(2_000_000), " ".repeat(3_000_000)] {
+    for prompt in [
+        "word ".repeat(600),
+        "é".repeat(1_000_000),
+        "7".repeat(2_000_000),
+        " ".repeat(3_000_000),
+    ] {
         let (_, error) = refused(client, "/v1/completions", &completion("prompt", json!(prompt))).await;
         assert_eq!(error["code"], "context_length_exceeded");
         let messages = json!([{"role": "user", "content": prompt}]);
@@ -113,24 +155,57 @@ async fn what_does_not_fit_into_the_context_is_refused_with_the_numbers() {
 async fn what_is_not_a_request_is_refused() {
     let worker = Running::start();
     let client = &worker.client;
-    for body in [json!([]), json!({}), json!({"model": MODEL}), json!({"model": 5, "prompt": "a"})] {
-        assert_eq!(refused(client, "/v1/completions", &body).await.0, StatusCode::BAD_REQUEST);
-        assert_eq!(refused(client, "/v1/chat/completions", &body).await.0, StatusCode::BAD_REQUEST);
+    for body in [
+        json!([]),
+        json!({}),
+        json!({"model": MODEL}),
+        json!({"model": 5, "prompt": "a"}),
+    ] {
+        assert_eq!(
+            refused(client, "/v1/completions", &body).await.0,
+            StatusCode::BAD_REQUEST
+        );
+        assert_eq!(
+            refused(client, "/v1/chat/completions", &body).await.0,
+            StatusCode::BAD_REQUEST
+        );
     }
     let other = completion("model", json!("other"));
     let (status, error) = refused(client, "/v1/completions", &other).await;
-    assert_eq!((status, &error["code"]), (StatusCode::NOT_FOUND, &json!("model_not_found")));
-    for body in [json!({}), json!({"prompt": "a", "messages": []}), json!({"prompt": [1]}), json!("x")] {
-        assert_eq!(refused(client, "/tokenize", &body).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        (status, &error["code"]),
+        (StatusCode::NOT_FOUND, &json!("model_not_found"))
+    );
+    for body in [
+        json!({}),
+        json!({"prompt": "a", "messages": []}),
+        json!({"prompt": [1]}),
+        json!("x"),
+    ] {
+        assert_eq!(
+            refused(client, "/tokenize", &body).await.0,
+            StatusCode::BAD_REQUEST
+        );
     }
-    assert_eq!(refused(client, "/cancel", &json!({})).await.0, StatusCode::BAD_REQUEST);
-    assert_eq!(refused(client, "/nowhere", &json!({})).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(
+        refused(client, "/cancel", &json!({})).await.0,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(
+        refused(client, "/nowhere", &json!({})).await.0,
+        StatusCode::NOT_FOUND
+    );
     let large = completion("prompt", json!("x".repeat(4 * 1024 * 1024)));
-    assert_eq!(refused(client, "/v1/completions", &large).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(
+        refused(client, "/v1/completions", &large).await.0,
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
     let deep = "[".repeat(100_000).into_bytes();
     let response = client.send("POST", "/v1/completions", None, deep).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     let long_id = "x".repeat(300);
-    let response = client.send("POST", "/v1/completions", Some(&long_id), Vec::new()).await;
+    let response = client
+        .send("POST", "/v1/completions", Some(&long_id), Vec::new())
+        .await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
 }

@@ -35,7 +35,12 @@ impl Running {
         let worker = Worker::start(options).unwrap();
         let (shutdown, stop) = oneshot::channel();
         let thread = std::thread::spawn(move || worker.serve(async move { drop(stop.await) }));
-        Self { client: Client::new(socket), shutdown: Some(shutdown), thread: Some(thread), _folder: folder }
+        Self {
+            client: Client::new(socket),
+            shutdown: Some(shutdown),
+            thread: Some(thread),
+            _folder: folder,
+        }
     }
 }
 

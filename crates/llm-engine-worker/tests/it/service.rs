@@ -16,8 +16,15 @@ async fn the_service_routes_answer() {
     let models: Value = serde_json::from_str(&models).unwrap();
     assert_eq!(models["data"][0]["id"], MODEL);
     let (_, metrics) = worker.client.get("/metrics").await;
-    for name in ["vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"] {
-        assert!(metrics.contains(&format!("{name}{{model_name=\"{MODEL}\"}} 0\n")), "{metrics}");
+    for name in [
+        "vllm:num_requests_running",
+        "vllm:num_requests_waiting",
+        "vllm:kv_cache_usage_perc",
+    ] {
+        assert!(
+            metrics.contains(&format!("{name}{{model_name=\"{MODEL}\"}} 0\n")),
+            "{metrics}"
+        );
     }
     let (_, tokens) = worker.client.post("/tokenize", &json!({"prompt": "a b c"})).await;
     assert_eq!(tokens["max_model_len"], CONTEXT_TOKENS);
@@ -46,7 +53,13 @@ fn what_can_not_be_served_is_an_error() {
     assert!(matches!(Worker::start(broken), Err(Error::Load { .. })));
     let mut many = options(&folder);
     many.parallel = std::num::NonZeroU32::new(257).unwrap();
-    assert!(matches!(Worker::start(many), Err(Error::Option { option: "parallel", .. })));
+    assert!(matches!(
+        Worker::start(many),
+        Err(Error::Option {
+            option: "parallel",
+            ..
+        })
+    ));
 }
 
 #[tokio::test]
@@ -59,14 +72,19 @@ async fn requests_beyond_the_bound_are_refused() {
     let endless = json!({"prompt": "Once", "max_tokens": 200, "ignore_eos": true});
     let mut running = client.stream("/v1/completions", Some("running"), endless).await;
     running.next_chunk().await;
-    let (status, body) =
-        client.post("/v1/completions", &json!({"model": MODEL, "prompt": "Hi"})).await;
+    let (status, body) = client
+        .post("/v1/completions", &json!({"model": MODEL, "prompt": "Hi"}))
+        .await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(body["error"]["code"], "queue_full");
     let duplicate = json!({"model": MODEL, "prompt": "Hi"}).to_string().into_bytes();
-    let response = client.send("POST", "/v1/completions", Some("running"), duplicate).await;
+    let response = client
+        .send("POST", "/v1/completions", Some("running"), duplicate)
+        .await;
     assert_eq!(response.status(), StatusCode::CONFLICT);
     client.cancel("running").await.unwrap();
-    let (status, _) = client.post("/v1/completions", &json!({"model": MODEL, "prompt": "Hi"})).await;
+    let (status, _) = client
+        .post("/v1/completions", &json!({"model": MODEL, "prompt": "Hi"}))
+        .await;
     assert_eq!(status, StatusCode::OK);
 }

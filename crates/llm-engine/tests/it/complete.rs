@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::client::{ENDLESS, prompt};
-use crate::program::{Finished, run};
+use crate::program::{Finished, run, run_reading};
 use crate::server::{Server, Turn, model};
 
 async fn complete(server: &Server, arguments: &[&str]) -> Finished {
@@ -30,6 +30,11 @@ async fn it_prints_the_text_and_nothing_else() {
     let arguments = [&["complete", "--url", &url, "--model", "m"], GREEDY].concat();
     assert_eq!(run(&arguments).await.output, text);
 
+    let prompt = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(prompt.path(), ENDLESS).unwrap();
+    let arguments = [&["complete", "--url", &url, "--model", "m"], &GREEDY[..4], &["-"]].concat();
+    assert_eq!(run_reading(prompt.path(), &arguments).await.output, text);
+
     let finished = complete(&server, &[&["--json"], GREEDY].concat()).await;
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let answer: Value = serde_json::from_str(&finished.output).unwrap();
@@ -48,16 +53,8 @@ async fn what_the_server_refuses_is_exit_code_1_with_the_server_s_sentence() {
         let refused = complete(&server, &[json, GREEDY].concat()).await;
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert_eq!(refused.output, "");
-        assert!(
-            refused
-                .errors
-                .starts_with("error: 429 Policy one-an-hour allows 1 requests per hour")
-                || refused
-                    .errors
-                    .starts_with("error: 429 Policy one-an-hour allows 1 request per hour"),
-            "{}",
-            refused.errors
-        );
+        let sentence = "error: 429 Policy one-an-hour allows 1 requests per hour, this request asks for 1 and 0 are left";
+        assert!(refused.errors.starts_with(sentence), "{}", refused.errors);
         assert!(refused.errors.contains("try again in "), "{}", refused.errors);
     }
     for (arguments, expected) in [

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hyper::StatusCode;
 
 use crate::client::{ENDLESS, finished, prompt};
-use crate::server::{Server, Turn, model, signal};
+use crate::server::{Options, Server, Turn, model, signal};
 use crate::until::until;
-use crate::worker::is_running;
+use crate::worker::{Worker, is_running};
 
 /// The server gives its running requests 30 s.
 const DRAINED: Duration = Duration::from_secs(35);
@@ -42,6 +43,45 @@ async fn asked_to_end_it_finishes_what_runs_refuses_what_comes_and_is_exit_code_
         !is_running(worker.process),
         "the server ends its workers before itself"
     );
+}
+
+#[tokio::test]
+async fn asked_to_end_it_answers_who_waits_for_a_place_or_says_that_it_will_not() {
+    let turn = Turn::take();
+    let mut server = Server::start(&turn, &model("m", "concurrency = 1\nqueue_wait = '30s'"));
+    let mut stream = server.stream(&prompt(ENDLESS, 60)).await;
+    let (body, end) = (prompt(ENDLESS, 120), async {
+        stream.until_generated(20).await;
+        signal(server.process(), "TERM");
+        finished(&stream.rest().await)
+    });
+    // All are in the queue long before the stream is over.
+    let waiting = join_all((0..3).map(|_| server.complete(&body)));
+    let (waited, streamed) = tokio::join!(waiting, end);
+    assert_eq!(streamed, 60);
+    for answer in waited {
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            answer.retry_after();
+        } else {
+            answer.text();
+        }
+    }
+    let status = server.ended(DRAINED).await;
+    assert_eq!(status.code(), Some(0), "{status}");
+}
+
+#[tokio::test]
+async fn asked_to_end_while_its_model_is_loading_it_ends_at_once() {
+    let turn = Turn::take();
+    let mut server = Server::begin(&turn, &model("m", ""), Options::default());
+    let process = server.process();
+    until("it has started its worker", Duration::from_secs(10), async || {
+        Worker::find(process, server.folder(), "m")
+    })
+    .await;
+    signal(server.process(), "TERM");
+    let status = server.ended(Duration::from_secs(8)).await;
+    assert_eq!(status.code(), Some(0), "{status}");
 }
 
 #[tokio::test]

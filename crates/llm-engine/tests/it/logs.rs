@@ -16,7 +16,7 @@ const SECRET: &str = "the-heliotrope-password-is-Jm4Hd6";
 const CALLER: &str = "[callers.alice]\napi_key_env = 'TEST_KEY_OF_ALICE'\n";
 
 fn server(turn: &Turn, level: &str, format: &str) -> Server {
-    let policy = "[[policies]]\nname = 'p'\nper = ['key']\ntokens = { limit = 5000, window = '1h' }";
+    let policy = "[[policies]]\nname = 'p'\nper = ['key']\ntokens = { limit = 100_000, window = '1h' }";
     let options = Options {
         arguments: &["--log-format", format],
         environment: &[("LLM_ENGINE_LOG", level), ("TEST_KEY_OF_ALICE", KEY)],
@@ -37,7 +37,7 @@ async fn talk(server: &Server) {
     let chat = json!({ "model": "m", "messages": [{ "role": "user", "content": text }], "max_tokens": 5 });
     expect(KEY, "/v1/chat/completions", &chat, StatusCode::OK).await;
     expect(KEY, SYNC, &prompt(&text.repeat(300), 5), StatusCode::BAD_REQUEST).await;
-    expect(KEY, SYNC, &prompt(&text, 5001), StatusCode::BAD_REQUEST).await;
+    expect(KEY, SYNC, &prompt(&text, 100_001), StatusCode::BAD_REQUEST).await;
     let invalid = json!({ "prompt": [text], "max_new_tokens": 5, "temperature": 0 });
     expect(KEY, SYNC, &invalid, StatusCode::UNPROCESSABLE_ENTITY).await;
     expect(WRONG_KEY, SYNC, &prompt(&text, 5), StatusCode::UNAUTHORIZED).await;
@@ -58,6 +58,13 @@ async fn records(server: &Server, number: usize) -> String {
     log
 }
 
+/// Each line of a log for machines.
+fn lines(log: &str) -> Vec<Value> {
+    log.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
+}
+
 #[tokio::test]
 async fn neither_a_key_nor_a_prompt_is_in_the_log_at_any_level() {
     let turn = Turn::take();
@@ -66,10 +73,13 @@ async fn neither_a_key_nor_a_prompt_is_in_the_log_at_any_level() {
         talk(&server).await;
         let log = records(&server, 5).await;
         assert!(log.contains("TRACE"), "everything is logged");
+        if format == "json" {
+            assert!(lines(&log).len() > 100);
+        }
         let secrets = [KEY, WRONG_KEY, SECRET, "heliotrope"];
         for secret in secrets
             .iter()
-            .map(|secret| secret.to_string())
+            .map(ToString::to_string)
             .chain(secrets.map(as_bytes))
         {
             let line = log.lines().find(|line| line.contains(&secret));
@@ -90,10 +100,7 @@ async fn each_request_is_one_record_of_who_asked_what_and_what_came_of_it() {
     let server = server(&turn, "info,llama-cpp-2=warn", "json");
     talk(&server).await;
     let log = records(&server, 5).await;
-    let lines: Vec<Value> = log
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
-        .collect();
+    let lines = lines(&log);
     let records: Vec<&Value> = lines
         .iter()
         .filter(|line| line["target"] == "llm_engine::request")

@@ -23,20 +23,33 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the program with these arguments; what it gets on standard input has ended.
 pub(crate) async fn run(arguments: &[&str]) -> Finished {
-    run_in(Path::new("."), arguments).await
+    finish(command(arguments).stdin(Stdio::null())).await
 }
 
 /// Runs the program in a folder.
 pub(crate) async fn run_in(folder: &Path, arguments: &[&str]) -> Finished {
+    finish(command(arguments).stdin(Stdio::null()).current_dir(folder)).await
+}
+
+/// Runs the program with a file for standard input.
+#[cfg(feature = "worker")]
+pub(crate) async fn run_reading(file: &Path, arguments: &[&str]) -> Finished {
+    finish(command(arguments).stdin(std::fs::File::open(file).unwrap())).await
+}
+
+fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_llm-engine"));
-    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    command.args(arguments);
     for name in SETTINGS {
         command.env_remove(name);
     }
+    command
+}
+
+async fn finish(command: &mut Command) -> Finished {
     // Past its time it is dropped, which ends it.
     let finished = timeout(PATIENCE, command.kill_on_drop(true).output()).await;
-    let finished =
-        finished.unwrap_or_else(|_| panic!("llm-engine {arguments:?} did not end in {PATIENCE:?}"));
+    let finished = finished.unwrap_or_else(|_| panic!("{command:?} did not end in {PATIENCE:?}"));
     let finished = finished.unwrap();
     Finished {
         code: finished.status.code(),

@@ -84,7 +84,14 @@ impl Server {
         Self::start_with(turn, sections, Options::default())
     }
 
-    pub(crate) fn start_with(_turn: &Turn, sections: &str, options: Options<'_>) -> Self {
+    pub(crate) fn start_with(turn: &Turn, sections: &str, options: Options<'_>) -> Self {
+        let mut server = Self::begin(turn, sections, options);
+        server.wait_until_ready();
+        server
+    }
+
+    /// A server that has been started just now. What it prints is not read.
+    pub(crate) fn begin(_turn: &Turn, sections: &str, options: Options<'_>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("engine.toml");
         std::fs::write(&config, format!("listen = '127.0.0.1:0'\n{sections}")).unwrap();
@@ -101,15 +108,13 @@ impl Server {
         }
         command.env("TMPDIR", folder.path().join("tmp"));
         command.envs(options.environment.iter().copied());
-        let mut server = Self {
+        Self {
             address: String::new(),
             summary: Vec::new(),
             process: command.spawn().unwrap(),
             client: Client::builder(TokioExecutor::new()).build_http(),
             folder,
-        };
-        server.wait_until_ready();
-        server
+        }
     }
 
     /// Reads what it prints.
@@ -173,6 +178,11 @@ impl Server {
     pub(crate) fn worker(&self, model: &str) -> Worker {
         let found = Worker::find(self.process.id(), self.folder.path(), model);
         found.unwrap_or_else(|| panic!("the server has no worker for {model}:\n{}", self.log()))
+    }
+
+    /// Where it keeps its files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn process(&self) -> u32 {

@@ -1,0 +1,22 @@
+//! What carrying a request promises when things go wrong, tested through the public interface against an upstream that
+//! does what each test tells it, over real sockets and in frozen time.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod broken_streams;
+mod callers;
+mod connections;
+mod counting;
+mod draining;
+mod dropping;
+mod harness;
+mod policies;
+mod queueing;
+mod raw_upstream;
+mod supervised;
+mod timing;
+mod upstream_errors;
+mod visible;
+mod whole;
+mod worker;
+mod worker_harness;

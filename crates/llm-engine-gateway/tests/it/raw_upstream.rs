@@ -1,0 +1,62 @@
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A server of bytes, for what no HTTP server would do.
+pub(crate) struct RawUpstream(TcpListener);
+
+impl RawUpstream {
+    pub(crate) async fn start() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/v1", self.0.local_addr().unwrap())
+    }
+
+    /// Takes the next connection and reads a whole request from it.
+    pub(crate) async fn next(&self) -> Connection {
+        let (stream, _) = self.0.accept().await.unwrap();
+        let mut connection = Connection(stream);
+        connection.read_request().await;
+        connection
+    }
+}
+
+/// Dropped, it is closed.
+pub(crate) struct Connection(TcpStream);
+
+impl Connection {
+    pub(crate) async fn read_request(&mut self) {
+        let mut seen = Vec::new();
+        while !is_whole(&String::from_utf8_lossy(&seen)) {
+            assert_ne!(
+                self.0.read_buf(&mut seen).await.unwrap(),
+                0,
+                "the request breaks off"
+            );
+        }
+    }
+
+    pub(crate) async fn write(&mut self, text: &str) {
+        self.0.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// A whole answer of that type.
+    pub(crate) async fn answer(&mut self, content_type: &str, body: &str) {
+        let length = body.len();
+        self.write(&format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
+        ))
+        .await;
+    }
+}
+
+fn is_whole(request: &str) -> bool {
+    let Some((head, body)) = request.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    body.len() == length.map_or(0, |length| length.parse().unwrap())
+}

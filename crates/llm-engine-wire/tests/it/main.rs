@@ -1,0 +1,14 @@
+//! What the messages promise, tested from the outside: against recorded verdicts of the programs whose behaviour they
+//! take over, and by properties over anything that may come in from a network.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod chunks;
+mod json;
+mod openai_request;
+mod recorded;
+mod sse;
+mod translate;
+mod upstream_body;
+mod v1_request;
+mod wire_forms;
