@@ -96,7 +96,10 @@ pub(crate) fn chat_prompt(model: &Model, messages: Option<&Value>) -> Result<Vec
 fn read_stops(stop: Option<&Stop>) -> Result<Vec<String>, Refusal> {
     let sequences = stop.map(Stop::sequences).unwrap_or_default();
     if sequences.len() > MAX_STOPS {
-        let message = format!("'stop' has {} sequences; it may have up to {MAX_STOPS}", sequences.len());
+        let message = format!(
+            "'stop' has {} sequences; it may have up to {MAX_STOPS}",
+            sequences.len()
+        );
         return Err(Refusal::invalid("stop", message));
     }
     if sequences.iter().any(String::is_empty) {

@@ -7,7 +7,8 @@ use llm_engine_wire::openai::{ErrorBody, ErrorObject, InvalidRequest};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
-    pub(crate) body: ErrorBody,
+    /// In a box, so that the results that carry a refusal stay small.
+    pub(crate) body: Box<ErrorBody>,
 }
 
 impl Refusal {
@@ -91,7 +92,7 @@ impl Refusal {
     fn bad_request(message: String, param: Option<&str>, code: &str) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
-            body: ErrorBody::invalid_request(message, param, code),
+            body: Box::new(ErrorBody::invalid_request(message, param, code)),
         }
     }
 
@@ -104,7 +105,7 @@ impl Refusal {
         };
         Self {
             status,
-            body: ErrorBody { error },
+            body: Box::new(ErrorBody { error }),
         }
     }
 }

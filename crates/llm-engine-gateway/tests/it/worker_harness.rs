@@ -46,8 +46,8 @@ impl WorkerWorld {
     pub(crate) async fn with(script: &str, policies: Option<Vec<Policy>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let script = format!(
-            "exec 2>/dev/null; JOURNAL='{}'; {script}",
-            folder.path().join("journal").display()
+            "exec 2>/dev/null; cd '{}'; JOURNAL=journal; echo \"$2\" >> sockets; {script}",
+            folder.path().display()
         );
         let mut address = String::new();
         let world = World::with(|setup| {
@@ -77,13 +77,17 @@ impl WorkerWorld {
         this
     }
 
-    pub(crate) fn socket(&self, start: u64) -> PathBuf {
-        self.folder.path().join(format!("m-{start}.sock"))
+    /// The socket that the worker of that start was told to listen on.
+    pub(crate) async fn socket(&self, start: usize) -> PathBuf {
+        lines(&self.folder.path().join("sockets"), start + 1)
+            .await
+            .remove(start)
+            .into()
     }
 
     /// Has the worker of that start load its model: it listens, and says that it is well.
-    pub(crate) async fn load(&mut self, start: u64) {
-        self.listen(start);
+    pub(crate) async fn load(&mut self, start: usize) {
+        self.listen(start).await;
         // The next look at its health.
         tokio::time::advance(Duration::from_millis(21)).await;
         let health = self.world.upstream.next().await;
@@ -92,8 +96,8 @@ impl WorkerWorld {
         settle().await;
     }
 
-    fn listen(&mut self, start: u64) {
-        let listener = UnixListener::bind(self.socket(start)).unwrap();
+    async fn listen(&mut self, start: usize) {
+        let listener = UnixListener::bind(self.socket(start).await).unwrap();
         let address = self
             .address
             .trim_start_matches("http://")

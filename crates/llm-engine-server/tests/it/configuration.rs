@@ -23,7 +23,10 @@ fn the_built_in_configuration_is_valid_and_serves_loopback_only() {
 fn the_commented_example_is_valid() {
     let text = include_str!("../../../../examples/llm-engine.toml");
     let config = Config::parse(text, Path::new("examples/llm-engine.toml")).unwrap();
-    assert_eq!((config.models.len(), config.callers.len(), config.policies.len()), (2, 2, 2));
+    assert_eq!(
+        (config.models.len(), config.callers.len(), config.policies.len()),
+        (2, 2, 2)
+    );
 }
 
 #[test]

@@ -221,6 +221,17 @@ fn problems_of_the_query_come_before_those_of_the_body() {
 }
 
 #[test]
+fn a_body_that_is_nested_too_deeply_is_no_json_and_exhausts_nothing() {
+    for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "")] {
+        for (depth, whole) in [(200_000, ""), (200_000, close)] {
+            let body = format!("{}1{}", open.repeat(depth), whole.repeat(depth));
+            let problem = Body::read(Some("application/json"), body.as_bytes()).unwrap_err();
+            assert_eq!(problem.kind, "json_invalid");
+        }
+    }
+}
+
+#[test]
 fn a_problem_in_a_list_names_the_position() {
     let found = problems(
         Some("m"),

@@ -7,7 +7,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use llm_engine_wire::openai::{Chunk, DONE, Usage};
+use llm_engine_wire::openai::{Chunk, ChunkChoice, DONE, Usage};
 use llm_engine_wire::sse::Decoder;
 use llm_engine_wire::worker::REQUEST_ID_HEADER;
 use serde_json::{Value, json};
@@ -34,7 +34,6 @@ impl Client {
         let stream = UnixStream::connect(&self.socket).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         // Ends with the connection, which ends when the sender and the body are dropped.
-        #[expect(clippy::disallowed_methods, reason = "the test's own runtime")]
         tokio::spawn(connection);
         let mut request = Request::builder()
             .method(method)
@@ -144,6 +143,6 @@ pub(crate) fn text(chunks: &[Chunk]) -> String {
     chunks
         .iter()
         .flat_map(|chunk| &chunk.choices)
-        .map(|choice| choice.added_text())
+        .map(ChunkChoice::added_text)
         .collect()
 }

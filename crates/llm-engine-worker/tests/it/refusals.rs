@@ -76,7 +76,7 @@ async fn what_the_runner_can_not_do_is_refused_with_400() {
         ("best_of", json!(3)),
         ("logprobs", json!(1)),
     ];
-    for (name, value) in both.iter().chain(&chats)    {
+    for (name, value) in both.iter().chain(&chats) {
         let (status, error) =
             refused(&worker.client, "/v1/chat/completions", &chat(name, value.clone())).await;
         assert_eq!(
@@ -85,7 +85,7 @@ async fn what_the_runner_can_not_do_is_refused_with_400() {
             "{error}"
         );
     }
-    for (name, value) in both.iter().chain(&completions)    {
+    for (name, value) in both.iter().chain(&completions) {
         let (status, error) = refused(
             &worker.client,
             "/v1/completions",
