@@ -3,11 +3,12 @@ use std::time::Duration;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use llm_engine_wire::openai::{ErrorBody, Request};
+use llm_engine_wire::openai::{ErrorBody, Request, Usage};
+use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use crate::price::Price;
+use crate::price::{Price, estimate_output_tokens};
 use crate::settle::Running;
 use crate::stream::AnswerStream;
 use crate::{AnswerBody, Failure, Route};
@@ -23,6 +24,9 @@ const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// What to wait after a 429 without a hint.
 const UPSTREAM_COOLDOWN: Duration = Duration::from_secs(1);
 
+/// A longer hint is a mistake.
+const LONGEST_HINT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Sends the request to the route's deployment and returns when its answer has begun: the first token of a stream, or
 /// the whole of an answer that is not streamed. Until then nothing has been said to the caller, who can be told of a
 /// failure by an HTTP status.
@@ -35,14 +39,15 @@ pub(crate) async fn attempt(
 ) -> Result<AnswerBody, Failure> {
     let stream = request.stream || route.deployment.prefers_stream();
     running.sent(price.cost.input_tokens);
-    let deadline = if stream { FIRST_TOKEN } else { WHOLE_ANSWER };
+    let patience = if stream { FIRST_TOKEN } else { WHOLE_ANSWER };
+    let deadline = Instant::now() + patience;
     let head = async {
         let generate = route
             .deployment
             .generate(request, price.max_output_tokens, stream, request_id);
         refuse_errors(generate.await?).await
     };
-    let response = match running.unless_cut_off(within(deadline, head)).await {
+    let response = match running.unless_cut_off(within(deadline, patience, head)).await {
         Ok(response) => response,
         Err(failure) => {
             running.failed(&failure, false);
@@ -50,17 +55,21 @@ pub(crate) async fn attempt(
         }
     };
     if stream {
-        let stream =
-            AnswerStream::begin(running, response.into_body(), request, price.cost.input_tokens).await?;
+        let body = response.into_body();
+        let stream = AnswerStream::begin(running, body, request, price.cost.input_tokens, deadline).await?;
         return Ok(AnswerBody::Stream(Box::new(stream)));
     }
-    match running.unless_cut_off(within(deadline, whole(response))).await {
+    match running
+        .unless_cut_off(within(deadline, patience, whole(response)))
+        .await
+    {
         Ok(mut answer) => {
-            if let Some(usage) = answer
-                .get("usage")
-                .and_then(|usage| serde_json::from_value(usage.clone()).ok())
-            {
-                running.count(usage, false);
+            match answer.get("usage").map(Usage::deserialize) {
+                Some(Ok(usage)) => running.count(usage, false),
+                Some(Err(_)) | None => {
+                    let output_tokens = estimate_output_tokens(&answer).min(price.cost.output_tokens);
+                    running.count(Usage::new(price.cost.input_tokens, output_tokens), true);
+                }
             }
             answer.insert("model".to_owned(), request.model.as_str().into());
             running.completed();
@@ -73,13 +82,15 @@ pub(crate) async fn attempt(
     }
 }
 
-async fn within<T>(
-    deadline: Duration,
+/// `patience` is how long before the deadline the waiting began.
+pub(crate) async fn within<T>(
+    deadline: Instant,
+    patience: Duration,
     waiting: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    timeout(deadline, waiting)
+    timeout_at(deadline, waiting)
         .await
-        .unwrap_or(Err(Failure::TimedOut(deadline)))
+        .unwrap_or(Err(Failure::TimedOut(patience)))
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Map<String, Value>, Failure> {
@@ -123,16 +134,19 @@ async fn refuse_errors(response: Response<Incoming>) -> Result<Response<Incoming
             };
             Failure::Rejected { message, code, param }
         }
-        // Whatever else it says is between us and the deployment: a wrong credential of ours, a model that it lacks.
+        // Whatever else it says is between us and the deployment; of a wrong credential it may quote some or all.
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => Failure::Broken(format!("status {status}")),
         (_, Some(error)) => Failure::Broken(format!("status {status}: {}", error.message)),
         (_, None) => Failure::Broken(format!("status {status}")),
     })
 }
 
-/// The wait that the headers of a 429 ask for.
+/// The wait that the headers of a 429 ask for: the more exact one of those that make sense.
 fn hint(headers: &HeaderMap) -> Option<Duration> {
-    let number = |name| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let milliseconds = number("retry-after-ms").map(|milliseconds| milliseconds / 1e3);
-    let seconds = milliseconds.or_else(|| number("retry-after"))?;
-    Duration::try_from_secs_f64(seconds).ok()
+    let wait = |name, per_second: f64| {
+        let number: f64 = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
+        Duration::try_from_secs_f64(number / per_second).ok()
+    };
+    let wait = wait("retry-after-ms", 1e3).or_else(|| wait("retry-after", 1.0))?;
+    Some(wait.min(LONGEST_HINT))
 }

@@ -62,11 +62,13 @@ impl Gateway {
         request_id: &str,
     ) -> Result<AnswerBody, CompleteError> {
         let mut record = Record::begin(request_id, caller, route);
+        // Shutting down waits also for those that wait for a place.
+        let _token = self.requests.tasks.token();
         let prepared = async {
             self.refuse_while_draining()?;
             let price = price(route, request, self.limits.counts_input()).await;
             let permit = self.limits.admit(caller, route, price.cost)?;
-            let place = route.queue.place().await?;
+            let place = self.unless_cut_off(route.queue.place()).await??;
             route.refuse_while_down()?;
             Ok((price, permit, place))
         };

@@ -117,6 +117,12 @@ impl Gateway {
         self.workers.wait().await;
     }
 
+    /// Waits for this, unless the time for draining is over first.
+    pub(crate) async fn unless_cut_off<T>(&self, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
+        let waited = self.requests.cut_off.run_until_cancelled(waiting).await;
+        waited.ok_or_else(|| Refusal::draining(AFTER_DRAINING))
+    }
+
     pub(crate) fn refuse_while_draining(&self) -> Result<(), CompleteError> {
         if self.is_draining() {
             Err(Refusal::draining(AFTER_DRAINING).into())
@@ -150,7 +156,14 @@ fn route(
 ) -> Result<Route, SetupError> {
     let deployment = match model.deployment {
         DeploymentSetup::Worker(setup) => {
-            let worker = Worker::start(&model.name, setup, socket_folder, workers, stop_workers.clone());
+            let worker = Worker::start(
+                &model.name,
+                id,
+                setup,
+                socket_folder,
+                workers,
+                stop_workers.clone(),
+            );
             Deployment::worker(&model.name, worker)
         }
         DeploymentSetup::Remote(setup) => Deployment::remote(&model.name, setup)?,

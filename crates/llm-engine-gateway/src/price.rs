@@ -1,6 +1,6 @@
 use llm_engine_limit::Cost;
 use llm_engine_wire::openai::{Kind, Request};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::Route;
 
@@ -52,6 +52,23 @@ fn estimate_prompt_tokens(request: &Request) -> u64 {
         Kind::Completion => (request.field("prompt").map_or(0, text_bytes), 0),
     };
     (bytes.div_ceil(BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * messages).max(1) as u64
+}
+
+/// The tokens of an answer that does not say how many it has.
+pub(crate) fn estimate_output_tokens(answer: &Map<String, Value>) -> u64 {
+    let choices = answer.get("choices").and_then(Value::as_array);
+    let texts = choices.into_iter().flatten().flat_map(|choice| {
+        [
+            choice.get("text"),
+            choice.pointer("/message/content"),
+            choice.pointer("/message/tool_calls"),
+        ]
+    });
+    texts
+        .flatten()
+        .map(text_bytes)
+        .sum::<usize>()
+        .div_ceil(BYTES_PER_TOKEN) as u64
 }
 
 /// Bytes of all texts in a value; a number is a token id.

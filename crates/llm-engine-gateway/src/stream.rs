@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use crate::Failure;
-use crate::attempt::FIRST_TOKEN;
+use crate::attempt::{FIRST_TOKEN, within};
 use crate::settle::Running;
 
 /// An answer as it comes. Dropped before its end, the request is cancelled at the deployment and charged what was
@@ -51,12 +51,13 @@ pub struct Event {
 const BETWEEN_EVENTS: Duration = Duration::from_secs(60);
 
 impl AnswerStream {
-    /// Waits for the first event.
+    /// Waits for the first event, which must have come by the deadline.
     pub(crate) async fn begin(
         running: Running,
         body: Incoming,
         request: &Request,
         prompt_tokens: u64,
+        deadline: Instant,
     ) -> Result<Self, Failure> {
         let mut stream = Self {
             running: Some(running),
@@ -72,7 +73,7 @@ impl AnswerStream {
             finished: false,
             first: None,
         };
-        match stream.read(FIRST_TOKEN).await {
+        match within(deadline, FIRST_TOKEN, stream.read(FIRST_TOKEN)).await {
             Ok(Some(event)) => {
                 if let Some(running) = &mut stream.running {
                     running.first_event();
@@ -178,6 +179,11 @@ impl AnswerStream {
                 ErrorBody::deserialize(&value).map_or_else(|_| value.to_string(), |body| body.error.message);
             return Err(Failure::Broken(message));
         }
+        if !value.is_object() {
+            return Err(Failure::Broken(
+                "an event of its stream is no chunk: it is no object".to_owned(),
+            ));
+        }
         let chunk = Chunk::deserialize(&value).map_err(nonsense)?;
         self.count(&chunk);
         Ok(Event {
@@ -192,8 +198,10 @@ impl AnswerStream {
         if let Some(usage) = chunk.usage {
             self.usage = usage;
             self.usage_reported = true;
-        } else if !self.usage_reported && chunk.choices.iter().any(|choice| !choice.added_text().is_empty()) {
-            self.usage = Usage::new(self.usage.prompt_tokens, self.usage.completion_tokens + 1);
+        } else if chunk.choices.iter().any(|choice| !choice.added_text().is_empty()) {
+            let generated = self.usage.completion_tokens.saturating_add(1);
+            self.usage = Usage::new(self.usage.prompt_tokens, generated);
+            self.usage_reported = false;
         }
         self.finished |= chunk.choices.iter().any(|choice| choice.finish_reason.is_some());
         if let Some(running) = &mut self.running {
@@ -215,13 +223,30 @@ impl AnswerStream {
         if !keeps_usage {
             fields.remove("usage");
         }
-        let adds_nothing = chunk.choices.iter().all(|choice| {
-            let role = choice.delta.as_ref().is_some_and(|delta| delta.role.is_some());
-            choice.added_text().is_empty() && choice.finish_reason.is_none() && !role
-        });
+        let choices = fields.get("choices").and_then(Value::as_array);
+        let adds_nothing = choices.into_iter().flatten().all(says_nothing);
         // A chunk of a remote deployment may carry what we don't act on, such as tool calls; it is always passed on.
         let ours_alone = chunk.usage.is_some() && adds_nothing && !keeps_usage;
         fields.insert("model".to_owned(), self.public_model.as_str().into());
         (!ours_alone).then_some(fields)
     }
+}
+
+/// Whether a choice holds nothing but its index and what is empty.
+fn says_nothing(choice: &Value) -> bool {
+    fn is_nothing(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::String(text) => text.is_empty(),
+            Value::Array(values) => values.is_empty(),
+            Value::Object(fields) => fields.values().all(is_nothing),
+            Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    let fields = choice.as_object();
+    fields.is_some_and(|fields| {
+        fields
+            .iter()
+            .all(|(name, value)| name == "index" || is_nothing(value))
+    })
 }

@@ -48,6 +48,7 @@ impl Worker {
     /// Starts the worker, and keeps it running until `stop`.
     pub(crate) fn start(
         model: &str,
+        id: u32,
         setup: WorkerSetup,
         socket_folder: &Path,
         tasks: &TaskTracker,
@@ -56,6 +57,7 @@ impl Worker {
         let (sender, state) = watch::channel(WorkerState::Starting);
         let supervisor = Supervisor {
             model: model.to_owned(),
+            id,
             setup,
             socket_folder: socket_folder.to_owned(),
             state: sender,
@@ -72,6 +74,8 @@ impl Worker {
 
 struct Supervisor {
     model: String,
+    /// Tells apart models whose names look the same as file names.
+    id: u32,
     setup: WorkerSetup,
     socket_folder: PathBuf,
     state: watch::Sender<WorkerState>,
@@ -82,10 +86,13 @@ impl Supervisor {
     async fn run(self) {
         let mut backoff = FIRST_BACKOFF;
         for start in 0_u64.. {
+            if self.stop.is_cancelled() {
+                return;
+            }
             // A new socket each time, so that no kept connection leads to a worker that is gone.
-            let socket = self
-                .socket_folder
-                .join(format!("{}-{start}.sock", file_name(&self.model)));
+            let socket =
+                self.socket_folder
+                    .join(format!("{}-{}-{start}.sock", file_name(&self.model), self.id));
             let begun = Instant::now();
             let ended = self.run_once(&socket).await;
             let _ = std::fs::remove_file(&socket);

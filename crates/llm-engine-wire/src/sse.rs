@@ -20,7 +20,8 @@ pub fn event(data: &str, end: LineEnd) -> String {
     }
 }
 
-/// The longest event that [`Decoder`] accepts, in bytes: a bound on what a broken upstream can make us hold.
+/// The longest line that [`Decoder`] accepts, and the longest data of one event, in bytes: a bound on what a broken
+/// upstream can make us hold.
 pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
 /// An event longer than [`MAX_EVENT_BYTES`].
@@ -58,6 +59,9 @@ impl Decoder {
     pub fn next_event(&mut self) -> Result<Option<Vec<u8>>, EventTooLong> {
         while let Some(line) = self.next_line() {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.len() > MAX_EVENT_BYTES {
+                return Err(EventTooLong);
+            }
             if line.is_empty() {
                 if let Some(data) = self.data.take() {
                     return Ok(Some(data));
@@ -72,20 +76,19 @@ impl Decoder {
                     }
                 }
             }
-            if self.held() > MAX_EVENT_BYTES {
+            if self
+                .data
+                .as_ref()
+                .is_some_and(|data| data.len() > MAX_EVENT_BYTES)
+            {
                 return Err(EventTooLong);
             }
         }
-        if self.held() > MAX_EVENT_BYTES {
+        let unfinished = &self.buffer[self.start..];
+        if unfinished.strip_suffix(b"\r").unwrap_or(unfinished).len() > MAX_EVENT_BYTES {
             return Err(EventTooLong);
         }
         Ok(None)
-    }
-
-    /// Bytes held for the event that is not yet whole.
-    fn held(&self) -> usize {
-        (self.buffer.len() - self.start).min(self.searched - self.start)
-            + self.data.as_ref().map_or(0, Vec::len)
     }
 
     fn next_line(&mut self) -> Option<&[u8]> {

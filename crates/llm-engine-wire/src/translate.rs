@@ -33,10 +33,12 @@ pub fn to_openai(request: &CompletionRequest, prompt_as_chat: bool) -> Result<Re
         set("frequency_penalty", penalty.into());
     }
     if let Some(top_k) = request.top_k {
-        set("top_k", top_k.into());
+        // More tokens than any model has are all of them.
+        set("top_k", top_k.min(i64::from(i32::MAX)).into());
     }
     if let Some(top_p) = request.top_p {
-        set("top_p", top_p.into());
+        // OpenAI's dialect is read in single precision, in which the smallest numbers would be 0.
+        set("top_p", top_p.max(f64::from(f32::MIN_POSITIVE)).into());
     }
     if request.include_stop_str_in_output {
         set("include_stop_str_in_output", true.into());

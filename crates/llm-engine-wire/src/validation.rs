@@ -5,6 +5,7 @@
 
 mod body;
 mod fields;
+mod json_mistake;
 mod readers;
 
 pub use body::Body;

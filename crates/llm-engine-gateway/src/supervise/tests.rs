@@ -16,7 +16,7 @@ async fn a_worker_that_is_stopped_before_it_begins_never_runs() {
     };
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     stop.cancel();
-    let _worker = Worker::start("m", setup, folder.path(), &tasks, stop);
+    let _worker = Worker::start("m", 0, setup, folder.path(), &tasks, stop);
     tasks.close();
     // Had it been started, this would wait for its end.
     tasks.wait().await;

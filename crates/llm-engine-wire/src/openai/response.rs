@@ -23,7 +23,7 @@ impl Usage {
         Self {
             prompt_tokens,
             completion_tokens,
-            total_tokens: prompt_tokens + completion_tokens,
+            total_tokens: prompt_tokens.saturating_add(completion_tokens),
         }
     }
 }
@@ -193,7 +193,7 @@ impl Response {
 fn append_logprobs(all: &mut Option<Value>, added: Value) {
     match (all, added) {
         (Some(Value::Object(all)), Value::Object(added)) => {
-            for (name, added) in added {
+            for (name, added) in added.into_iter().filter(|(_, added)| !added.is_null()) {
                 match (all.get_mut(&name), added) {
                     (Some(Value::Array(all)), Value::Array(added)) => all.extend(added),
                     (_, added) => {

@@ -1,6 +1,10 @@
 use serde_json::{Map, Value, json};
 
+use super::json_mistake::{Mistake, first_mistake};
 use super::{Loc, Problem};
+
+/// Some editors begin a file with it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A request body, read as far as its content type says.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,10 +29,11 @@ impl Body {
         if !content_type.is_some_and(is_json) {
             return Ok(Self::Text(String::from_utf8_lossy(bytes).into_owned()));
         }
+        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         match serde_json::from_slice(bytes) {
             Ok(Value::Null) => Ok(Self::Empty),
             Ok(value) => Ok(Self::Json(value)),
-            Err(error) => Err(Box::new(invalid_json(bytes, &error))),
+            Err(_) => Err(Box::new(invalid_json(bytes))),
         }
     }
 
@@ -65,37 +70,14 @@ fn is_json(content_type: &str) -> bool {
     subtype.is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
 }
 
-fn invalid_json(bytes: &[u8], error: &serde_json::Error) -> Problem {
-    let text = String::from_utf8_lossy(bytes);
-    let lines_before = text.split_inclusive('\n').take(error.line().saturating_sub(1));
-    let position = lines_before.map(|line| line.chars().count()).sum::<usize>() + error.column();
+fn invalid_json(bytes: &[u8]) -> Problem {
+    let text: Vec<char> = String::from_utf8_lossy(bytes).chars().collect();
+    let Mistake { position, words } = first_mistake(&text);
     Problem {
         kind: "json_invalid",
         loc: vec![Loc::Name("body"), Loc::Index(position)],
         msg: "JSON decode error".to_owned(),
         input: json!({}),
-        ctx: Some(json!({ "error": python_message(error) })),
+        ctx: Some(json!({ "error": words })),
     }
-}
-
-/// The words of Python's `json` module, which is what callers of the public servers see.
-fn python_message(error: &serde_json::Error) -> &'static str {
-    let message = error.to_string();
-    const WORDS: [(&str, &str); 7] = [
-        (
-            "EOF while parsing an object",
-            "Expecting property name enclosed in double quotes",
-        ),
-        (
-            "key must be a string",
-            "Expecting property name enclosed in double quotes",
-        ),
-        ("expected `:`", "Expecting ':' delimiter"),
-        ("expected `,`", "Expecting ',' delimiter"),
-        ("trailing characters", "Extra data"),
-        ("EOF while parsing a string", "Unterminated string starting at"),
-        ("control character", "Invalid control character at"),
-    ];
-    let known = WORDS.iter().find(|(ours, _)| message.starts_with(ours));
-    known.map_or("Expecting value", |(_, python)| python)
 }

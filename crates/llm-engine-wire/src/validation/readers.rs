@@ -80,11 +80,18 @@ pub fn boolean(value: &Value) -> Result<bool, Vec<Problem>> {
     let unreadable = "Input should be a valid boolean, unable to interpret input";
     let read = match value {
         Value::Bool(value) => Some(*value),
-        Value::Number(number) => number.as_f64().and_then(|number| match number {
-            0.0 => Some(false),
-            1.0 => Some(true),
-            _ => None,
-        }),
+        Value::Number(number) => match integer_from_number(number) {
+            Some(0) => Some(false),
+            Some(1) => Some(true),
+            Some(_) => None,
+            None => {
+                return Err(vec![problem(
+                    "bool_type",
+                    "Input should be a valid boolean",
+                    value,
+                )]);
+            }
+        },
         Value::String(word) => match word.to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "on" | "t" | "y" => Some(true),
             "false" | "0" | "no" | "off" | "f" | "n" => Some(false),
@@ -109,7 +116,18 @@ pub fn integer(bounds: &'static [Bound]) -> impl Fn(&Value) -> Result<i64, Vec<P
     move |value| {
         let read = match value {
             Value::Bool(value) => i64::from(*value),
-            Value::Number(number) => integer_from_number(number, value)?,
+            Value::Number(number) => match (integer_from_number(number), number.as_u64()) {
+                (Some(integer), _) => integer,
+                (None, Some(_)) => i64::MAX,
+                (None, None) if number.as_f64().is_some_and(|float| float.fract() == 0.0) => {
+                    let message = "Unable to parse input string as an integer, exceeded maximum size";
+                    return Err(vec![problem("int_parsing_size", message, value)]);
+                }
+                (None, None) => {
+                    let message = "Input should be a valid integer, got a number with a fractional part";
+                    return Err(vec![problem("int_from_float", message, value)]);
+                }
+            },
             Value::String(text) => integer_from_text(text).ok_or_else(|| {
                 let message = "Input should be a valid integer, unable to parse string as an integer";
                 vec![problem("int_parsing", message, value)]
@@ -140,7 +158,7 @@ pub fn number(bounds: &'static [Bound]) -> impl Fn(&Value) -> Result<f64, Vec<Pr
         let read = match value {
             Value::Bool(value) => f64::from(u8::from(*value)),
             Value::Number(number) => number.as_f64().unwrap_or(f64::NAN),
-            Value::String(text) => text.trim().parse().map_err(|_| {
+            Value::String(text) => number_from_text(text).ok_or_else(|| {
                 let message = "Input should be a valid number, unable to parse string as a number";
                 vec![problem("float_parsing", message, value)]
             })?,
@@ -157,22 +175,30 @@ pub fn number(bounds: &'static [Bound]) -> impl Fn(&Value) -> Result<f64, Vec<Pr
     }
 }
 
-fn integer_from_number(number: &serde_json::Number, value: &Value) -> Result<i64, Vec<Problem>> {
-    if let Some(integer) = number.as_i64() {
-        return Ok(integer);
+/// A number without fraction, if 64 bits hold it.
+fn integer_from_number(number: &serde_json::Number) -> Option<i64> {
+    const BEYOND: f64 = 9_223_372_036_854_775_808.0;
+    if number.is_u64() || number.is_i64() {
+        return number.as_i64();
     }
-    if number.as_u64().is_some() {
-        return Ok(i64::MAX);
-    }
-    let float = number.as_f64().unwrap_or(f64::NAN);
-    if float.fract() == 0.0 {
-        return Ok(whole(float));
-    }
-    let message = "Input should be a valid integer, got a number with a fractional part";
-    Err(vec![problem("int_from_float", message, value)])
+    let float = number.as_f64()?;
+    (float.fract() == 0.0 && (-BEYOND..BEYOND).contains(&float)).then(|| whole(float))
 }
 
-/// Python's reading of an integer with optional zeros for a fraction: `"7"`, `" 7 "`, `"7.0"`.
+/// Pydantic's reading of a number: spaces around it, or underscores between its digits, but not both.
+fn number_from_text(text: &str) -> Option<f64> {
+    let grouped = |text: &str| {
+        let misplaced = text.starts_with('_') || text.ends_with('_') || text.contains("__");
+        if misplaced {
+            None
+        } else {
+            text.replace('_', "").parse().ok()
+        }
+    };
+    text.trim().parse().ok().or_else(|| grouped(text))
+}
+
+/// Python's reading of an integer with optional zeros for a fraction: `"7"`, `" 7 "`, `"1_000"`, `"7.0"`.
 fn integer_from_text(text: &str) -> Option<i64> {
     let text = text.trim();
     let digits = match text.split_once('.') {
@@ -181,7 +207,8 @@ fn integer_from_text(text: &str) -> Option<i64> {
         None => text,
     };
     let unsigned = digits.strip_prefix(['+', '-']).unwrap_or(digits);
-    if unsigned.is_empty() || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
+    let digit_group = |group: &str| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit());
+    if !unsigned.split('_').all(digit_group) {
         return None;
     }
     let beyond = if digits.starts_with('-') {
@@ -189,7 +216,7 @@ fn integer_from_text(text: &str) -> Option<i64> {
     } else {
         i64::MAX
     };
-    Some(digits.parse().unwrap_or(beyond))
+    Some(digits.replace('_', "").parse().unwrap_or(beyond))
 }
 
 #[expect(
@@ -206,8 +233,11 @@ fn check_bounds(
     value: &Value,
     shown: impl Fn(f64) -> Value,
 ) -> Result<(), Vec<Problem>> {
-    for bound in bounds {
-        let (holds, kind, words, key, limit) = match *bound {
+    // The upper ones first: only of what is no number is more than one passed.
+    let (upper, lower): (Vec<Bound>, Vec<Bound>) =
+        bounds.iter().partition(|bound| matches!(bound, Bound::AtMost(_)));
+    for bound in upper.into_iter().chain(lower) {
+        let (holds, kind, words, key, limit) = match bound {
             Bound::AtLeast(limit) => (
                 number >= limit,
                 "greater_than_equal",

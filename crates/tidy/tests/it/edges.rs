@@ -9,53 +9,20 @@ use crate::workspace;
 /// Our crates, and those of ours that each may use outside of its tests.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("llm-engine-limit", &[]),
-    ("llm-engine-admission", &["llm-engine-limit"]),
-    ("llm-engine-retry", &[]),
     ("llm-engine-wire", &[]),
     ("llm-engine-worker", &["llm-engine-wire"]),
-    (
-        "llm-engine-gateway",
-        &[
-            "llm-engine-limit",
-            "llm-engine-admission",
-            "llm-engine-retry",
-            "llm-engine-wire",
-        ],
-    ),
-    (
-        "llm-engine-server",
-        &["llm-engine-gateway", "llm-engine-batch", "llm-engine-wire"],
-    ),
-    ("llm-engine-client", &["llm-engine-retry", "llm-engine-wire"]),
-    ("llm-engine-batch", &["llm-engine-retry"]),
-    (
-        "llmengine-python",
-        &["llm-engine-client", "llm-engine-batch", "llm-engine-retry"],
-    ),
+    ("llm-engine-gateway", &["llm-engine-limit", "llm-engine-wire"]),
+    ("llm-engine-server", &["llm-engine-gateway", "llm-engine-wire"]),
     (
         "llm-engine",
-        &[
-            "llm-engine-limit",
-            "llm-engine-admission",
-            "llm-engine-retry",
-            "llm-engine-wire",
-            "llm-engine-worker",
-            "llm-engine-gateway",
-            "llm-engine-server",
-            "llm-engine-client",
-            "llm-engine-batch",
-        ],
+        &["llm-engine-server", "llm-engine-wire", "llm-engine-worker"],
     ),
+    ("scripted-upstream", &[]),
     ("tidy", &[]),
 ];
 
 /// Crates whose decisions depend on nothing but their arguments: no I/O, no async, no clock, no randomness.
-const PURE: &[&str] = &[
-    "llm-engine-limit",
-    "llm-engine-admission",
-    "llm-engine-retry",
-    "llm-engine-wire",
-];
+const PURE: &[&str] = &["llm-engine-limit", "llm-engine-wire"];
 
 /// What brings those things along.
 const IMPURE: &[&str] = &[
@@ -98,11 +65,8 @@ const IMPURE_STD: &[&str] = &[
 
 /// What a crate must not use, directly or through others.
 const MUST_NOT_USE: &[(&str, &[&str])] = &[
-    ("llm-engine-gateway", &["axum", "clap", "pyo3"]),
-    ("llm-engine-server", &["clap", "llm-engine-client", "pyo3"]),
-    ("llm-engine-client", &["axum", "llm-engine-gateway"]),
-    ("llm-engine-batch", &["axum", "hyper", "reqwest"]),
-    ("llmengine-python", &["axum", "llm-engine-server"]),
+    ("llm-engine-gateway", &["axum", "clap"]),
+    ("llm-engine-server", &["clap"]),
 ];
 
 #[test]
