@@ -17,9 +17,7 @@
 //! | `decode`: no room in the cache (an error) | prompt and maximum are checked against the room of one place |
 //! | context: more sequences than `LLAMA_MAX_SEQ` (an error) or than `n_batch` | `parallel` is checked at the start; `n_batch` is larger |
 //! | `get_logits_ith`: no such output (a null pointer, on which the binding panics) | read only for the outputs that the step asked for |
-//! | `sampler_sample`: nothing selected | not called; the samplers are applied to our own candidates, whose selection may be empty |
-//! | sampler chain without a last step; top-k, top-p, temperature out of range | every chain ends with a draw; ranges are checked when the request is read |
-//! | penalties with a bad window or NaN; grammars; logit bias with foreign ids | not used; such requests are refused with 400 |
+//! | samplers: nothing selected, no last step, a bad window; grammars; logit bias with foreign ids | llama.cpp's samplers are not used; requests for grammars and bias are refused with 400 |
 //! | tokenizer: no vocabulary, or a begin or end token that is missing | checked when the model is loaded |
 //! | tokenizer: lengths above 31 bits | a text that can't fit into the context is refused by its length |
 //! | chat template: none, or one that llama.cpp doesn't know | an error code, answered with 400; C strings: NUL is refused |
