@@ -13,8 +13,6 @@ use crate::settle::Running;
 use crate::stream::AnswerStream;
 use crate::{AnswerBody, Failure, Route};
 
-/// How long a deployment may take until the first token.
-pub(crate) const FIRST_TOKEN: Duration = Duration::from_secs(120);
 /// How long it may take for a whole answer that is not streamed.
 const WHOLE_ANSWER: Duration = Duration::from_secs(600);
 /// The longest answer that is not streamed.
@@ -39,7 +37,11 @@ pub(crate) async fn attempt(
 ) -> Result<AnswerBody, Failure> {
     let stream = request.stream || route.deployment.prefers_stream();
     running.sent(price.cost.input_tokens);
-    let patience = if stream { FIRST_TOKEN } else { WHOLE_ANSWER };
+    let patience = if stream {
+        route.deployment.first_token_patience()
+    } else {
+        WHOLE_ANSWER
+    };
     let deadline = Instant::now() + patience;
     let head = async {
         let generate = route
@@ -56,7 +58,8 @@ pub(crate) async fn attempt(
     };
     if stream {
         let body = response.into_body();
-        let stream = AnswerStream::begin(running, body, request, price.cost.input_tokens, deadline).await?;
+        let stream = AnswerStream::begin(running, body, request, price.cost.input_tokens);
+        let stream = stream.with_first_event(deadline, patience).await?;
         return Ok(AnswerBody::Stream(Box::new(stream)));
     }
     match running

@@ -54,8 +54,14 @@ enum UpstreamServer {
     },
 }
 
-/// How long a deployment may take to say whether it is well, to count a prompt, or to cancel.
+/// How long a deployment may take to say whether it is well, or to count a prompt.
 const SMALL_QUESTION: Duration = Duration::from_secs(2);
+/// How long it may take to cancel: a worker answers between two steps, and a step that reads a prompt can be long.
+const CANCEL: Duration = Duration::from_secs(30);
+/// How long a remote server may take until the first token.
+const FIRST_TOKEN: Duration = Duration::from_secs(120);
+/// The same for a worker, of which we know that it lives: several long prompts at once take minutes on a slow machine.
+const FIRST_TOKEN_OF_WORKER: Duration = Duration::from_secs(600);
 /// The longest answer to one of those.
 const SMALL_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 const IDLE_CONNECTION: Duration = Duration::from_secs(60);
@@ -157,6 +163,14 @@ impl Deployment {
         matches!(self.upstream, UpstreamServer::Worker { .. })
     }
 
+    /// How long a request may take until its first token.
+    pub(crate) fn first_token_patience(&self) -> Duration {
+        match self.upstream {
+            UpstreamServer::Worker { .. } => FIRST_TOKEN_OF_WORKER,
+            UpstreamServer::Remote { .. } => FIRST_TOKEN,
+        }
+    }
+
     /// Sends a request, and returns when the head of the answer has come.
     pub(crate) async fn generate(
         &self,
@@ -189,7 +203,7 @@ impl Deployment {
             prompt: request.field("prompt").cloned(),
             messages: request.field("messages").cloned(),
         };
-        let answer: TokenizeResponse = self.ask("/tokenize", &question).await?;
+        let answer: TokenizeResponse = self.ask("/tokenize", &question, SMALL_QUESTION).await?;
         Some(PromptSize {
             tokens: answer.count,
             left: answer.max_model_len.saturating_sub(answer.count),
@@ -201,11 +215,16 @@ impl Deployment {
         let question = CancelRequest {
             request_id: request_id.to_owned(),
         };
-        let answer: CancelResponse = self.ask("/cancel", &question).await?;
+        let answer: CancelResponse = self.ask("/cancel", &question, CANCEL).await?;
         Some(answer.usage)
     }
 
-    async fn ask<A: DeserializeOwned>(&self, path: &str, question: &impl Serialize) -> Option<A> {
+    async fn ask<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &impl Serialize,
+        patience: Duration,
+    ) -> Option<A> {
         let body = serde_json::to_vec(question).ok()?.into();
         let answer = async {
             let response = self.send(Method::POST, path, None, body).await.ok()?;
@@ -218,7 +237,7 @@ impl Deployment {
                 .ok()?;
             serde_json::from_slice(&body.to_bytes()).ok()
         };
-        timeout(SMALL_QUESTION, answer).await.ok().flatten()
+        timeout(patience, answer).await.ok().flatten()
     }
 
     async fn send(

@@ -110,8 +110,10 @@ impl From<limit::Refusal> for Refusal {
             limit::Refusal::NeverFits(never) => Self {
                 code: RefusalCode::NeverFits,
                 message: format!(
-                    "Policy {} admits at most {} {} at once and this request may need {}; ask for less.",
-                    never.policy, never.burst, never.unit, never.asked
+                    "Policy {} admits at most {} at once and this request may need {}; ask for less.",
+                    never.policy,
+                    never.unit.amount(never.burst),
+                    never.asked
                 ),
                 policy: Some(never.policy),
                 limit: Some(never.burst),
@@ -153,14 +155,13 @@ fn reason(refused: &limit::Refused) -> String {
         remaining,
         wait: _,
     } = refused;
+    let amount = counted.amount(*limit);
     match counted {
         limit::Counted::PerWindow { .. } => {
-            format!(
-                "Policy {policy} allows {limit} {counted}, this request asks for {asked} and {remaining} are left"
-            )
+            format!("Policy {policy} allows {amount}, this request asks for {asked} and {remaining} are left")
         }
         limit::Counted::Concurrency => {
-            format!("Policy {policy} allows {limit} {counted}, and that many are running")
+            format!("Policy {policy} allows {amount}, and that many are running")
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use crate::Failure;
-use crate::attempt::{FIRST_TOKEN, within};
+use crate::attempt::within;
 use crate::settle::Running;
 
 /// An answer as it comes. Dropped before its end, the request is cancelled at the deployment and charged what was
@@ -51,15 +51,8 @@ pub struct Event {
 const BETWEEN_EVENTS: Duration = Duration::from_secs(60);
 
 impl AnswerStream {
-    /// Waits for the first event, which must have come by the deadline.
-    pub(crate) async fn begin(
-        running: Running,
-        body: Incoming,
-        request: &Request,
-        prompt_tokens: u64,
-        deadline: Instant,
-    ) -> Result<Self, Failure> {
-        let mut stream = Self {
+    pub(crate) fn begin(running: Running, body: Incoming, request: &Request, prompt_tokens: u64) -> Self {
+        Self {
             running: Some(running),
             body,
             decoder: Decoder::default(),
@@ -72,17 +65,26 @@ impl AnswerStream {
             heard: Instant::now(),
             finished: false,
             first: None,
-        };
-        match within(deadline, FIRST_TOKEN, stream.read(FIRST_TOKEN)).await {
+        }
+    }
+
+    /// Waits for the first event, which must have come by the deadline; `patience` is how long before that the waiting
+    /// began.
+    pub(crate) async fn with_first_event(
+        mut self,
+        deadline: Instant,
+        patience: Duration,
+    ) -> Result<Self, Failure> {
+        match within(deadline, patience, self.read(patience)).await {
             Ok(Some(event)) => {
-                if let Some(running) = &mut stream.running {
+                if let Some(running) = &mut self.running {
                     running.first_event();
                 }
-                stream.first = Some(event);
-                Ok(stream)
+                self.first = Some(event);
+                Ok(self)
             }
-            Ok(None) => Err(stream.fail(Failure::Broken("its stream is empty".to_owned()), false)),
-            Err(failure) => Err(stream.fail(failure, false)),
+            Ok(None) => Err(self.fail(Failure::Broken("its stream is empty".to_owned()), false)),
+            Err(failure) => Err(self.fail(failure, false)),
         }
     }
 

@@ -1,5 +1,3 @@
-use std::fmt;
-
 /// What a quota counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Unit {
@@ -30,16 +28,17 @@ impl Unit {
             Self::Tokens => "tokens",
         }
     }
-}
 
-impl fmt::Display for Unit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Requests => "requests",
-            Self::InputTokens => "input tokens",
-            Self::OutputTokens => "output tokens",
-            Self::Tokens => "tokens",
-        })
+    /// So many of it in words: `1 request`, `3 output tokens`.
+    #[must_use]
+    pub fn amount(self, count: u64) -> String {
+        let words = self.name().replace('_', " ");
+        let words = if count == 1 {
+            words.trim_end_matches('s')
+        } else {
+            &words
+        };
+        format!("{count} {words}")
     }
 }
 

@@ -17,7 +17,7 @@ pub enum Refusal {
 
 /// The request asks for more than a bucket of the policy ever holds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("policy {policy} admits at most {burst} {unit} at once; the request may need {asked}")]
+#[error("policy {policy} admits at most {} at once; the request may need {asked}", .unit.amount(*.burst))]
 pub struct NeverFits {
     /// The policy.
     pub policy: Arc<str>,
@@ -99,11 +99,13 @@ impl NotNow {
     }
 }
 
-impl fmt::Display for Counted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Counted {
+    /// A limit in words: `60 requests per minute`, `1 request at the same time`.
+    #[must_use]
+    pub fn amount(self, limit: u64) -> String {
         match self {
-            Self::PerWindow { unit, window } => write!(f, "{unit} per {}", Words(*window)),
-            Self::Concurrency => f.write_str("requests at the same time"),
+            Self::PerWindow { unit, window } => format!("{} per {}", unit.amount(limit), Words(window)),
+            Self::Concurrency => format!("{} at the same time", Unit::Requests.amount(limit)),
         }
     }
 }

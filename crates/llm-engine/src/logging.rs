@@ -25,12 +25,15 @@ impl Format {
 /// The environment variable that says what is logged.
 const VARIABLE: &str = "LLM_ENGINE_LOG";
 
-/// llama.cpp tells a lot about every model that it loads.
-const USUAL: &str = "info,llama-cpp-2=warn";
+const USUAL: &str = "info";
+
+/// llama.cpp tells a lot about every model that it loads; who wants to hear it says so behind this.
+const QUIET: &str = "llama-cpp-2=warn";
 
 /// Logs go to standard error; standard output is for what a command prints.
 pub(crate) fn start(format: Format) {
-    let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(USUAL));
+    let asked = std::env::var(VARIABLE).unwrap_or_else(|_| USUAL.to_owned());
+    let filter = EnvFilter::new(format!("{QUIET},{asked}"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

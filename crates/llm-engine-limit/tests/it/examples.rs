@@ -216,21 +216,22 @@ fn a_request_without_policies_is_admitted() {
 #[test]
 fn quotas_are_called_as_a_person_would() {
     for (window, name) in [
-        (MINUTE, "output tokens per minute"),
-        (Duration::from_secs(1), "output tokens per second"),
-        (Duration::from_secs(30), "output tokens per 30 seconds"),
-        (Duration::from_millis(1_500), "output tokens per 1.5 seconds"),
-        (Duration::from_secs(7_200), "output tokens per 2 hours"),
-        (Duration::from_secs(30 * 86_400), "output tokens per 30 days"),
+        (MINUTE, "5 output tokens per minute"),
+        (Duration::from_secs(1), "5 output tokens per second"),
+        (Duration::from_secs(30), "5 output tokens per 30 seconds"),
+        (Duration::from_millis(1_500), "5 output tokens per 1.5 seconds"),
+        (Duration::from_secs(7_200), "5 output tokens per 2 hours"),
+        (Duration::from_secs(30 * 86_400), "5 output tokens per 30 days"),
     ] {
         assert_eq!(
             Counted::PerWindow {
                 unit: Unit::OutputTokens,
                 window
             }
-            .to_string(),
+            .amount(5),
             name
         );
     }
-    assert_eq!(Counted::Concurrency.to_string(), "requests at the same time");
+    assert_eq!(Counted::Concurrency.amount(1), "1 request at the same time");
+    assert_eq!(Counted::Concurrency.amount(2), "2 requests at the same time");
 }

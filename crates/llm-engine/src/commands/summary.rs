@@ -150,5 +150,5 @@ fn describe_quota(unit: Unit, quota: &Quota) -> String {
     } else {
         format!(" (at most {} at once{strict})", quota.burst())
     };
-    format!("{} {counted}{burst}", quota.limit())
+    format!("{}{burst}", counted.amount(quota.limit()))
 }

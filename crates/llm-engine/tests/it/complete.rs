@@ -53,7 +53,8 @@ async fn what_the_server_refuses_is_exit_code_1_with_the_server_s_sentence() {
         let refused = complete(&server, &[json, GREEDY].concat()).await;
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert_eq!(refused.output, "");
-        let sentence = "error: 429 Policy one-an-hour allows 1 requests per hour, this request asks for 1 and 0 are left";
+        let sentence =
+            "error: 429 Policy one-an-hour allows 1 request per hour, this request asks for 1 and 0 are left";
         assert!(refused.errors.starts_with(sentence), "{}", refused.errors);
         assert!(refused.errors.contains("try again in "), "{}", refused.errors);
     }
