@@ -192,13 +192,13 @@ async fn a_worker_that_can_not_say_what_was_used_leaves_what_was_counted() {
 }
 
 #[tokio::test]
-async fn a_worker_that_does_not_stop_is_waited_for_two_seconds() {
+async fn a_worker_that_does_not_stop_is_waited_for_half_a_minute() {
     let _frozen = freeze();
     let mut worker = WorkerWorld::ready(None).await;
     let (answer, _stream) = begin(&mut worker).await;
     drop(answer);
     let _unanswered = asked_to_cancel(&mut worker).await;
-    advance(Duration::from_millis(1999)).await;
+    advance(Duration::from_millis(29_999)).await;
     settle().await;
     assert_eq!(worker.world.route().running(), 1);
     advance(Duration::from_millis(2)).await;
