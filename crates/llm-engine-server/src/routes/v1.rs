@@ -18,36 +18,49 @@ use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
 
 pub(super) async fn completions_sync(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
-    let request_id = new_request_id();
-    let response = match begin(&gateway, request, unknown_for_sync, &request_id).await {
-        Ok(begun) => {
-            let answer = match begun.answer {
-                Ok(answer) => answer.collect().await.map_err(CompleteError::Failed),
-                Err(error) => Err(error),
-            };
-            let mut response = match answer {
-                Ok(answer) => Json(to_sync_response(&request_id, &answer)).into_response(),
-                Err(error) => refuse(error, &request_id),
-            };
-            rate_limit_headers::add(
-                response.headers_mut(),
-                &gateway.levels(&begun.caller, &begun.route),
-            );
-            response
-        }
-        Err(error) => error.in_dialect(Dialect::LlmEngine, &request_id),
-    };
-    named(response, &request_id)
+    complete(&gateway, request, Shape::Whole).await
 }
 
 pub(super) async fn completions_stream(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
+    complete(&gateway, request, Shape::Stream).await
+}
+
+/// In which of the two routes' forms the answer is written.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    Whole,
+    Stream,
+}
+
+impl Shape {
+    async fn write(self, answer: AnswerStream, request_id: &str) -> Result<Response, CompleteError> {
+        match self {
+            Self::Whole => {
+                let answer = answer.collect().await?;
+                Ok(Json(to_sync_response(request_id, &answer)).into_response())
+            }
+            Self::Stream => Ok(event_stream::respond(answer, Form::V1, request_id)),
+        }
+    }
+
+    /// The public servers' words for a model that is not there.
+    fn unknown_model(self, model: &str) -> String {
+        match self {
+            Self::Whole => "The specified endpoint could not be found.".to_owned(),
+            Self::Stream => format!("Model endpoint {model} not found."),
+        }
+    }
+}
+
+async fn complete(gateway: &Gateway, request: Request, shape: Shape) -> Response {
     let request_id = new_request_id();
-    let response = match begin(&gateway, request, unknown_for_stream, &request_id).await {
+    let response = match begin(gateway, request, shape, &request_id).await {
         Ok(begun) => {
-            let mut response = match begun.answer {
-                Ok(answer) => event_stream::respond(answer, Form::V1, &request_id),
-                Err(error) => refuse(error, &request_id),
+            let written = match begun.answer {
+                Ok(answer) => shape.write(answer, &request_id).await,
+                Err(error) => Err(error),
             };
+            let mut response = written.unwrap_or_else(|error| refuse(error, &request_id));
             rate_limit_headers::add(
                 response.headers_mut(),
                 &gateway.levels(&begun.caller, &begun.route),
@@ -69,7 +82,7 @@ struct Begun {
 async fn begin(
     gateway: &Gateway,
     request: Request,
-    unknown: fn(&str) -> String,
+    shape: Shape,
     request_id: &str,
 ) -> Result<Begun, ErrorAnswer> {
     let (parts, body) = request.into_parts();
@@ -90,7 +103,7 @@ async fn begin(
         RequestError::Refused(message) => ErrorAnswer::bad_request("invalid_request", message.to_owned()),
     })?;
     let route = gateway.resolve(&request.model);
-    let route = route.map_err(|error| ErrorAnswer::model_not_found(unknown(&error.name)))?;
+    let route = route.map_err(|error| ErrorAnswer::model_not_found(shape.unknown_model(&error.name)))?;
     let mut request = to_openai(&request, route.chat_template_for_prompts)?;
     // Always as a stream from the deployment: tokens are counted as they come, and a hang-up is noticed.
     request.stream = true;
@@ -106,14 +119,6 @@ async fn begin(
         route,
         answer,
     })
-}
-
-fn unknown_for_sync(_model: &str) -> String {
-    "The specified endpoint could not be found.".to_owned()
-}
-
-fn unknown_for_stream(model: &str) -> String {
-    format!("Model endpoint {model} not found.")
 }
 
 /// These routes know one answer for everything that goes wrong behind them.
