@@ -30,6 +30,7 @@ const COST: Cost = Cost {
     requests: 1,
     input_tokens: 1,
     output_tokens: 1,
+    ..Cost::NOTHING
 };
 
 /// Visits every key once.
@@ -251,6 +252,7 @@ fn subject(caller: u32) -> Subject {
         caller,
         team: caller / 1_000,
         model: caller % 8,
+        ..Subject::default()
     }
 }
 
@@ -319,6 +321,7 @@ fn per_caller(name: &str, quotas: Vec<(Unit, Quota)>) -> Policy {
         per,
         quotas,
         concurrency: None,
+        ..Policy::default()
     }
 }
 

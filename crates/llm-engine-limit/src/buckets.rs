@@ -1,10 +1,7 @@
-use std::collections::HashMap;
-
-use foldhash::fast::FixedState;
-
 use crate::Subject;
 use crate::bucket::Bucket;
-use crate::partition::Partition;
+use crate::index::{Index, OVERFLOW, WIDE_WORDS};
+use crate::partition::{KeyKind, Partition};
 
 /// Buckets by partition key: for each key a row with one bucket for every quota.
 ///
@@ -16,50 +13,62 @@ pub(crate) struct Buckets {
     partition: Partition,
     per_row: usize,
     pages: Vec<Box<[Bucket]>>,
-    /// Row numbers by key, where a key is two ids.
-    interned: HashMap<u64, u32, FixedState>,
+    /// Used where a key is more than one id.
+    index: Index,
+}
+
+/// What a hash table is made with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TableSize {
+    pub(crate) capacity: u32,
+    pub(crate) seed: u64,
 }
 
 const PAGE_BITS: u32 = 10;
 
 impl Buckets {
-    pub(crate) fn new(partition: Partition, per_row: usize) -> Self {
+    pub(crate) fn new(partition: Partition, per_row: usize, size: TableSize) -> Self {
+        let words = if partition.kind() == KeyKind::Wide {
+            WIDE_WORDS
+        } else {
+            1
+        };
         Self {
             partition,
             per_row,
             pages: Vec::new(),
-            interned: HashMap::default(),
+            index: Index::new(words, size.capacity, size.seed),
         }
     }
 
-    /// The subject's row; `None` where all its buckets are full because it was never used.
-    pub(crate) fn get(&self, subject: Subject) -> Option<&[Bucket]> {
-        let row = match self.partition.single_id(subject) {
-            Some(id) => id,
-            None => *self.interned.get(&self.key(subject))?,
-        };
-        let (page, first) = self.place(row);
-        self.pages.get(page)?.get(first..first + self.per_row)
-    }
-
-    /// The number of the subject's row, the same for ever.
+    /// The number of the subject's row; `None` where all its buckets are full because it has none.
     #[inline]
-    pub(crate) fn row(&mut self, subject: Subject) -> u32 {
-        match self.partition.single_id(subject) {
-            Some(id) => id,
-            None => self.intern(self.key(subject)),
+    pub(crate) fn find(&self, subject: Subject) -> Option<u32> {
+        match self.partition.kind() {
+            KeyKind::Id => Some(self.partition.single_id(subject)),
+            KeyKind::Word => self.index.find(&[self.partition.word(subject)]),
+            KeyKind::Wide => self.index.find(&self.partition.wide(subject)),
         }
     }
 
-    /// The subject's partition key.
-    #[inline]
-    pub(crate) fn key(&self, subject: Subject) -> u64 {
-        self.partition.key(subject)
+    /// The buckets of a row.
+    pub(crate) fn get(&self, row: u32) -> Option<&[Bucket]> {
+        get(&self.pages, self.per_row, row)
+    }
+
+    /// The number of the subject's row. It stays the same while `is_idle` says no of it.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, subject: Subject, is_idle: impl FnMut(u32, &[Bucket]) -> bool) -> u32 {
+        match self.partition.kind() {
+            KeyKind::Id => self.partition.single_id(subject),
+            KeyKind::Word => self.intern(&[self.partition.word(subject)], is_idle),
+            KeyKind::Wide => self.intern(&self.partition.wide(subject), is_idle),
+        }
     }
 
     #[inline]
     pub(crate) fn row_mut(&mut self, row: u32) -> &mut [Bucket] {
-        let (page, first) = self.place(row);
+        let (page, first) = place(self.per_row, row);
         let end = first + self.per_row;
         if self.pages.get(page).is_none_or(|page| page.len() < end) {
             return &mut self.add_page(page)[first..end];
@@ -67,11 +76,35 @@ impl Buckets {
         &mut self.pages[page][first..end]
     }
 
-    /// The row's page and its first bucket there.
+    /// A subject of every row that may have been used.
+    pub(crate) fn subjects(&self) -> Vec<Subject> {
+        match self.partition.kind() {
+            KeyKind::Id => {
+                let pages = (0..).zip(&self.pages).filter(|(_, page)| !page.is_empty());
+                let rows = pages.flat_map(|(page, _): (u32, _)| (page << PAGE_BITS)..(page + 1) << PAGE_BITS);
+                rows.map(|row| self.partition.subject_of(row, &[])).collect()
+            }
+            KeyKind::Word | KeyKind::Wide => {
+                let rows = self.index.rows();
+                rows.map(|row| self.partition.subject_of(row, self.index.key(row)))
+                    .collect()
+            }
+        }
+    }
+
+    /// A subject whose row this is.
+    pub(crate) fn subject_of(&self, row: u32) -> Subject {
+        let key = match self.partition.kind() {
+            KeyKind::Id => &[],
+            KeyKind::Word | KeyKind::Wide => self.index.key(row),
+        };
+        self.partition.subject_of(row, key)
+    }
+
+    /// Whether the row is shared by keys that found no row of their own.
     #[inline]
-    fn place(&self, row: u32) -> (usize, usize) {
-        let in_page = row & ((1 << PAGE_BITS) - 1);
-        ((row >> PAGE_BITS) as usize, in_page as usize * self.per_row)
+    pub(crate) fn is_overflow(&self, row: u32) -> bool {
+        row == OVERFLOW && self.partition.kind() != KeyKind::Id
     }
 
     #[cold]
@@ -86,8 +119,30 @@ impl Buckets {
 
     // Apart, so that the common case keeps its registers.
     #[inline(never)]
-    fn intern(&mut self, key: u64) -> u32 {
-        let next = u32::try_from(self.interned.len()).expect("fewer than 2^32 keys");
-        *self.interned.entry(key).or_insert(next)
+    fn intern(&mut self, key: &[u64], mut is_idle: impl FnMut(u32, &[Bucket]) -> bool) -> u32 {
+        if let Some(row) = self.index.find(key) {
+            return row;
+        }
+        let Self {
+            index,
+            pages,
+            per_row,
+            ..
+        } = self;
+        index.add(key, |row| {
+            is_idle(row, get(pages, *per_row, row).unwrap_or_default())
+        })
     }
+}
+
+fn get(pages: &[Box<[Bucket]>], per_row: usize, row: u32) -> Option<&[Bucket]> {
+    let (page, first) = place(per_row, row);
+    pages.get(page)?.get(first..first + per_row)
+}
+
+/// The row's page and its first bucket there.
+#[inline]
+fn place(per_row: usize, row: u32) -> (usize, usize) {
+    let in_page = row & ((1 << PAGE_BITS) - 1);
+    ((row >> PAGE_BITS) as usize, in_page as usize * per_row)
 }

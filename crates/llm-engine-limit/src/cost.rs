@@ -9,6 +9,8 @@ pub enum Unit {
     OutputTokens,
     /// Both kinds of tokens.
     Tokens,
+    /// Money, counted in nano-dollars: 10^9 are one US dollar.
+    Usd,
 }
 
 impl Unit {
@@ -26,12 +28,16 @@ impl Unit {
             Self::InputTokens => "input_tokens",
             Self::OutputTokens => "output_tokens",
             Self::Tokens => "tokens",
+            Self::Usd => "usd",
         }
     }
 
-    /// So many of it in words: `1 request`, `3 output tokens`.
+    /// So many of it in words: `1 request`, `3 output tokens`, `$0.25`.
     #[must_use]
     pub fn amount(self, count: u64) -> String {
+        if self == Self::Usd {
+            return dollars(count);
+        }
         let words = self.name().replace('_', " ");
         let words = if count == 1 {
             words.trim_end_matches('s')
@@ -40,6 +46,14 @@ impl Unit {
         };
         format!("{count} {words}")
     }
+}
+
+/// Nano-dollars as dollars, with at least the cents.
+fn dollars(nano: u64) -> String {
+    const PER_DOLLAR: u64 = 1_000_000_000;
+    let fraction = format!("{:09}", nano % PER_DOLLAR);
+    let cents_and_more = fraction.trim_end_matches('0').len().max(2);
+    format!("${}.{}", nano / PER_DOLLAR, &fraction[..cents_and_more])
 }
 
 /// An amount of each unit: the upper bound that a request asks for, or what it has really used.
@@ -51,6 +65,8 @@ pub struct Cost {
     pub input_tokens: u64,
     /// Tokens generated, or the most that may be.
     pub output_tokens: u64,
+    /// The price in nano-dollars.
+    pub nano_usd: u64,
 }
 
 impl Cost {
@@ -59,12 +75,13 @@ impl Cost {
         requests: 0,
         input_tokens: 0,
         output_tokens: 0,
+        nano_usd: 0,
     };
 }
 
 /// A cost by unit, so that a quota finds its amount without asking which unit it counts.
 #[derive(Debug)]
-pub(crate) struct Amounts([u64; 4]);
+pub(crate) struct Amounts([u64; 5]);
 
 impl Amounts {
     #[inline]
@@ -82,6 +99,7 @@ impl From<Cost> for Amounts {
             cost.input_tokens,
             cost.output_tokens,
             cost.input_tokens.saturating_add(cost.output_tokens),
+            cost.nano_usd,
         ])
     }
 }

@@ -21,9 +21,13 @@
 //! the same code runs in production, in property tests and in simulations. A `Limiter` is a plain value; who shares it
 //! between threads puts it behind a lock.
 
+mod bookings;
 mod bucket;
 mod buckets;
+mod budget;
+mod calendar;
 mod cost;
+mod index;
 mod limiter;
 mod meter;
 mod open;
@@ -33,12 +37,18 @@ mod policy;
 mod policy_group;
 mod quota;
 mod running;
+mod saved;
+mod schedule;
 mod time;
 mod verdict;
 
+pub use bookings::Fingerprint;
+pub use budget::Budget;
+pub use calendar::{Calendar, Period};
 pub use cost::{Cost, Unit};
-pub use limiter::{Limiter, Reservation};
-pub use policy::{Match, Per, Policy, Subject};
+pub use limiter::{Limiter, LimiterOptions, Reservation};
+pub use policy::{Match, Mode, Per, Policy, Subject, User};
 pub use quota::{Quota, QuotaError};
+pub use saved::{Saved, SavedLevel};
 pub use time::Time;
 pub use verdict::{Counted, Level, NeverFits, NotNow, Refusal, Refused};

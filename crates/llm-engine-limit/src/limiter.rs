@@ -1,17 +1,46 @@
+mod booking;
+
+use crate::bookings::Bookings;
+use crate::buckets::TableSize;
 use crate::cost::Amounts;
-use crate::policy_group::PolicyGroup;
-use crate::{Cost, Level, NotNow, Policy, Refusal, Subject, Time};
+use crate::policy_group::{PolicyGroup, Question, Refusing, Standing};
+use crate::saved::Saved;
+use crate::{Calendar, Cost, Fingerprint, Level, Policy, Refusal, Refused, Subject, Time};
 
 /// Decides about requests under a set of policies.
 ///
 /// The keys of its tables are ids that its owner gave out, so the hash needs no protection against chosen keys, and their
-/// number is bounded by what was configured.
+/// number is bounded by what was configured. The exceptions are addresses and users: their tables are bounded by
+/// [`LimiterOptions::most_keys`] and hashed with [`LimiterOptions::hash_seed`].
 #[derive(Debug)]
 pub struct Limiter {
     groups: Vec<PolicyGroup>,
+    bookings: Bookings,
     /// The latest time seen: a clock that goes back is not followed.
     latest: Time,
+    /// When something happens without a request: a calendar window begins, a booked time comes or is over.
+    next_turn: Time,
     next_id: u64,
+    options: LimiterOptions,
+}
+
+/// What a [`Limiter`] is made with.
+#[derive(Debug, Clone, Copy)]
+pub struct LimiterOptions {
+    /// The most partition keys that each policy keeps at a time, where anybody may come up with new ones. Keys that come
+    /// when so many are in use share one bucket.
+    pub most_keys: u32,
+    /// Makes it hard to find keys that hash alike, if it is a secret.
+    pub hash_seed: u64,
+}
+
+impl Default for LimiterOptions {
+    fn default() -> Self {
+        Self {
+            most_keys: 1_000_000,
+            hash_seed: 0,
+        }
+    }
 }
 
 /// Proof that a request was admitted, to be handed back to [`Limiter::settle`] exactly once, also if nothing came of the
@@ -23,17 +52,49 @@ pub struct Reservation {
     pub(crate) subject: Subject,
     pub(crate) cost: Cost,
     pub(crate) admitted: Time,
+    /// The groups in which its key had no row of its own, by their bits.
+    pub(crate) shared: u64,
+    /// The groups that only observe and would have refused it.
+    pub(crate) passed: u64,
+}
+
+impl Reservation {
+    /// Whether some policy that is only observed would have refused the request.
+    #[must_use]
+    pub fn would_be_refused(&self) -> bool {
+        self.passed != 0
+    }
 }
 
 impl Limiter {
+    /// The most policies that one limiter can have.
+    pub const MOST_POLICIES: usize = 64;
+
     /// A limiter under these policies, with every bucket full.
+    ///
+    /// # Panics
+    /// If there are more than [`Self::MOST_POLICIES`].
     #[must_use]
     pub fn new(policies: Vec<Policy>) -> Self {
-        Self {
-            groups: PolicyGroup::all_of(policies),
+        Self::with_options(policies, LimiterOptions::default())
+    }
+
+    /// The same, with other options than the default.
+    ///
+    /// # Panics
+    /// If there are more than [`Self::MOST_POLICIES`].
+    #[must_use]
+    pub fn with_options(policies: Vec<Policy>, options: LimiterOptions) -> Self {
+        let mut limiter = Self {
+            groups: Vec::new(),
+            bookings: Bookings::default(),
             latest: Time::ZERO,
+            next_turn: Time::ZERO,
             next_id: 0,
-        }
+            options,
+        };
+        limiter.reload(Time::ZERO, &policies);
+        limiter
     }
 
     /// Admits the request under every policy that applies to it and reserves its cost, or changes nothing.
@@ -45,22 +106,60 @@ impl Limiter {
     // the same reason nothing on this way takes a `Subject` by reference, and what is rare is not inlined.
     #[inline(always)]
     pub fn admit(&mut self, now: Time, subject: Subject, cost: Cost) -> Result<Reservation, Refusal> {
-        let given = now;
-        let now = self.advance(now);
-        let id = self.next_id;
-        self.next_id = id.wrapping_add(1);
+        self.decide(now, subject, cost, None)
+    }
+
+    /// The same; but a request that can't be admitted now, and could be soon, gets a time that is kept for it, if there is
+    /// one. Whoever comes with the same fingerprint at that time or up to 3 s later is admitted before others.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    #[inline]
+    pub fn admit_or_book(
+        &mut self,
+        now: Time,
+        subject: Subject,
+        cost: Cost,
+        fingerprint: Fingerprint,
+    ) -> Result<Reservation, Refusal> {
+        self.decide(now, subject, cost, Some(fingerprint))
+    }
+
+    #[inline(always)]
+    fn decide(
+        &mut self,
+        given: Time,
+        subject: Subject,
+        cost: Cost,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<Reservation, Refusal> {
+        let now = self.advance(given);
+        if !self.bookings.is_empty() {
+            return self.decide_among_bookings(given, now, subject, cost, fingerprint);
+        }
+        let id = self.new_id();
+        let (mut shared, mut passed) = (0, 0);
         // Each bucket is visited once: that most requests are admitted is worth more than that a refused one must take
         // back what it has reserved so far.
         for index in 0..self.groups.len() {
             let group = &mut self.groups[index];
-            if group.applies_to(subject) && !group.reserve(now, subject, cost, id) {
-                let reservation = Reservation {
-                    id,
-                    subject,
-                    cost,
-                    admitted: now,
-                };
-                return Err(self.refuse(given, index, reservation));
+            if !group.applies_to(subject) {
+                continue;
+            }
+            match group.reserve(now, subject, cost, id) {
+                Some(bit) => shared |= bit,
+                None if group.observes() => passed |= group.bit(),
+                None => {
+                    let reservation = Reservation {
+                        id,
+                        subject,
+                        cost,
+                        admitted: now,
+                        shared,
+                        passed,
+                    };
+                    return Err(self.take_back(given, index, reservation, fingerprint));
+                }
             }
         }
         Ok(Reservation {
@@ -68,6 +167,8 @@ impl Limiter {
             subject,
             cost,
             admitted: now,
+            shared,
+            passed,
         })
     }
 
@@ -78,7 +179,7 @@ impl Limiter {
     pub fn settle(&mut self, now: Time, reservation: Reservation, usage: Cost) {
         let now = self.advance(now);
         for group in &mut self.groups {
-            if group.applies_to(reservation.subject) {
+            if group.applies_to(reservation.subject) && reservation.passed & group.bit() == 0 {
                 group.settle(now, &reservation, usage);
             }
         }
@@ -95,34 +196,138 @@ impl Limiter {
         levels
     }
 
-    /// Undoes what was reserved under the first groups, and says why the request does not fit. Waits count from `given`.
+    /// Every quota of policies that only observe which would have refused the request just admitted.
+    #[must_use]
+    pub fn observed(&self, reservation: &Reservation) -> Vec<Refused> {
+        let amounts = Amounts::from(reservation.cost);
+        let question = Question {
+            given: reservation.admitted,
+            now: reservation.admitted,
+            subject: reservation.subject,
+            amounts: &amounts,
+            standing: Standing::Fresh,
+        };
+        let mut refusing = Refusing::default();
+        for group in self
+            .groups
+            .iter()
+            .filter(|group| reservation.passed & group.bit() != 0)
+        {
+            if let Err(never) = group.check(0, question, &self.bookings, &mut refusing) {
+                refusing.refused.push(never.into());
+            }
+        }
+        refusing.refused
+    }
+
+    /// Replaces the policies. One that has not changed goes on as it is. Of one that has, but has its name and is counted
+    /// per the same, what is missing stays missing, up to the new burst; requests that are running are counted on, but give
+    /// nothing back when they are settled. Nobody can take more than the new burst at once.
+    ///
+    /// # Panics
+    /// If there are more than [`Self::MOST_POLICIES`].
+    pub fn reload(&mut self, now: Time, policies: &[Policy]) {
+        assert!(policies.len() <= Self::MOST_POLICIES, "too many policies");
+        let now = self.advance(now);
+        let size = TableSize {
+            capacity: self.options.most_keys,
+            seed: self.options.hash_seed,
+        };
+        let mut old = std::mem::take(&mut self.groups);
+        let mut kept: Vec<Option<PolicyGroup>> = Vec::new();
+        for chunk in PolicyGroup::chunks(policies) {
+            let same = old.iter().position(|group| group.is_of(chunk));
+            kept.push(same.map(|position| old.swap_remove(position)));
+        }
+        let used = kept.iter().flatten().fold(0, |used, group| used | group.bit());
+        let mut free_bits = (0..u64::BITS).map(|bit| 1 << bit).filter(|bit| used & bit == 0);
+        for (chunk, kept) in PolicyGroup::chunks(policies).zip(kept) {
+            let group = kept.unwrap_or_else(|| {
+                let bit = free_bits.next().expect("there are as many bits as policies");
+                let mut group = PolicyGroup::new(chunk, bit, self.next_id, size, now);
+                group.inherit(now, &old);
+                group.inherit_bookings(now, &self.bookings);
+                group
+            });
+            self.groups.push(group);
+        }
+        for (_, budget) in policies.iter().flat_map(|policy| &policy.budgets) {
+            self.follow(now, budget.calendar());
+        }
+        self.turn(now);
+    }
+
+    /// Takes over what a newer calendar knows of the windows to come.
+    pub fn follow(&mut self, now: Time, calendar: &Calendar) {
+        let now = self.advance(now);
+        for group in &mut self.groups {
+            group.follow(calendar);
+        }
+        self.turn(now);
+    }
+
+    /// What has changed since the last call and must outlive a restart of the process: calendar budgets, and levels that
+    /// take more than a minute to be full again.
+    pub fn save(&mut self, now: Time) -> Vec<Saved> {
+        let now = self.advance(now);
+        let mut saved = Vec::new();
+        for group in &mut self.groups {
+            group.save(now, &mut saved);
+        }
+        saved
+    }
+
+    /// Takes from a bucket what [`Self::save`] said `age` ago. What no policy counts any more is left out.
+    pub fn restore(&mut self, now: Time, saved: &Saved, age: std::time::Duration) {
+        let now = self.advance(now);
+        for group in &mut self.groups {
+            group.restore(now, saved, age);
+        }
+    }
+
+    /// Undoes what was reserved under the first groups, and says why the request does not fit.
     #[cold]
     #[inline(never)]
-    fn refuse(&mut self, given: Time, groups: usize, reservation: Reservation) -> Refusal {
+    fn take_back(
+        &mut self,
+        given: Time,
+        groups: usize,
+        reservation: Reservation,
+        fingerprint: Option<Fingerprint>,
+    ) -> Refusal {
         for group in &mut self.groups[..groups] {
-            if group.applies_to(reservation.subject) {
+            if group.applies_to(reservation.subject) && reservation.passed & group.bit() == 0 {
                 group.take_back(&reservation);
             }
         }
-        let Reservation {
-            subject,
-            cost,
-            admitted,
-            ..
-        } = reservation;
-        let cost = Amounts::from(cost);
-        let mut refused = Vec::new();
-        for group in self.groups.iter().filter(|group| group.applies_to(subject)) {
-            if let Err(never_fits) = group.check(given, admitted, subject, &cost, &mut refused) {
-                return never_fits;
-            }
-        }
-        Refusal::NotNow(NotNow::new(refused))
+        let Reservation { subject, cost, .. } = reservation;
+        self.refuse(given, subject, cost, Standing::Fresh, fingerprint)
+    }
+
+    fn new_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(1);
+        id
     }
 
     #[inline]
     fn advance(&mut self, now: Time) -> Time {
         self.latest = self.latest.max(now);
+        if self.latest >= self.next_turn {
+            self.turn(self.latest);
+        }
         self.latest
+    }
+
+    /// Lets happen what time alone brings about.
+    #[cold]
+    #[inline(never)]
+    fn turn(&mut self, now: Time) {
+        for group in &mut self.groups {
+            group.turn(now);
+        }
+        self.turn_bookings(now);
+        let turns = self.groups.iter().map(|group| group.next_turn(now));
+        self.next_turn = turns.min().unwrap_or(Time::END).min(self.bookings.next_turn());
     }
 }

@@ -1,10 +1,10 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::{Quota, Unit};
+use crate::{Budget, Quota, Unit};
 
 /// A named set of quotas, whom it applies to, and what it is counted per.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     /// The name by which answers and logs speak of it.
     pub name: Arc<str>,
@@ -12,10 +12,25 @@ pub struct Policy {
     pub matches: Match,
     /// What has a bucket of its own.
     pub per: Per,
-    /// Amounts per window.
+    /// What happens to requests that it refuses.
+    pub mode: Mode,
+    /// Amounts per window that refill steadily.
     pub quotas: Vec<(Unit, Quota)>,
+    /// Amounts per calendar window.
+    pub budgets: Vec<(Unit, Budget)>,
     /// The most requests that may run at the same time.
     pub concurrency: Option<NonZeroU32>,
+}
+
+/// What happens to requests that a policy refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// They are refused.
+    #[default]
+    Enforce,
+    /// They are admitted, and [`Limiter::observed`](crate::Limiter::observed) tells what would have happened. The policy
+    /// counts only what it would have admitted, so that it shows what it would do if it were enforced.
+    Observe,
 }
 
 /// Which requests a policy applies to; what is `None` matches all. The numbers are the ids that whoever owns the limiter
@@ -26,24 +41,35 @@ pub struct Match {
     pub caller: Option<u32>,
     /// One team only.
     pub team: Option<u32>,
+    /// One user only.
+    pub user: Option<User>,
     /// One model only.
     pub model: Option<u32>,
+    /// One route only.
+    pub route: Option<u32>,
 }
 
 /// What a policy is counted per: each combination has buckets of its own. Nothing set: one bucket for all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent kinds")]
 pub struct Per {
     /// Each caller, that is each API key.
     pub caller: bool,
     /// Each team.
     pub team: bool,
+    /// Each user. The policy does not apply to requests of which the user is not known.
+    pub user: bool,
     /// Each model.
     pub model: bool,
+    /// Each route.
+    pub route: bool,
+    /// Each address that requests come from.
+    pub address: bool,
 }
 
 /// Whom and what a request is for. Ids are small numbers given out by whoever owns the limiter, not hashes: two subjects
 /// can't collide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Subject {
     /// The caller.
     pub caller: u32,
@@ -51,13 +77,57 @@ pub struct Subject {
     pub team: u32,
     /// The model asked for.
     pub model: u32,
+    /// The route that the request came by.
+    pub route: u32,
+    /// Where it came from: an IPv4 address, or the first 64 bits of an IPv6 address. (Those whose first 32 bits are zero
+    /// are reserved, so the two don't overlap.)
+    pub address: u64,
+    /// For whom the caller asks.
+    pub user: User,
+}
+
+/// The end user that a caller asks for, known by the first 128 bits of a cryptographic digest of its name: names can have
+/// any length and number, and none of them has to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct User(pub [u64; 2]);
+
+impl User {
+    /// The request says nothing of a user.
+    pub const UNKNOWN: Self = Self([0; 2]);
+}
+
+impl Policy {
+    /// Whether the other decides alike. What the calendars of budgets know of the future makes no difference.
+    pub(crate) fn counts_like(&self, other: &Self) -> bool {
+        let same_budgets = self.budgets.len() == other.budgets.len()
+            && self
+                .budgets
+                .iter()
+                .zip(&other.budgets)
+                .all(|((unit, a), (other_unit, b))| {
+                    unit == other_unit && a.limit() == b.limit() && a.calendar().counts_like(b.calendar())
+                });
+        let without_budgets = |policy: &Self| Self {
+            budgets: Vec::new(),
+            ..policy.clone()
+        };
+        same_budgets && without_budgets(self) == without_budgets(other)
+    }
 }
 
 impl Match {
     pub(crate) fn includes(self, subject: Subject) -> bool {
-        let Self { caller, team, model } = self;
+        let Self {
+            caller,
+            team,
+            user,
+            model,
+            route,
+        } = self;
         caller.is_none_or(|id| id == subject.caller)
             && team.is_none_or(|id| id == subject.team)
+            && user.is_none_or(|user| user == subject.user)
             && model.is_none_or(|id| id == subject.model)
+            && route.is_none_or(|id| id == subject.route)
     }
 }

@@ -1,19 +1,33 @@
+mod booking;
+mod persistence;
 mod report;
 
-use crate::buckets::Buckets;
+use std::collections::{HashMap, HashSet};
+
+use foldhash::fast::FixedState;
+
+use crate::bucket::Bucket;
+use crate::buckets::{Buckets, TableSize};
 use crate::cost::Amounts;
-use crate::meter::Meter;
+use crate::index::OVERFLOW;
+use crate::meter::{Meter, Step};
 use crate::opens::Opens;
 use crate::partition::Partition;
 use crate::running::Running;
-use crate::{Cost, Match, Policy, Reservation, Subject, Time};
+use crate::schedule::Schedule;
+use crate::{Calendar, Cost, Match, Mode, Policy, Reservation, Subject, Time};
+
+pub(crate) use booking::Standing;
+pub(crate) use report::{Question, Refusing};
 
 /// Policies that stand side by side, apply to the same requests, and are counted per the same: all their buckets for one
 /// partition key are one row.
 #[derive(Debug)]
 pub(crate) struct PolicyGroup {
     matches: Match,
+    partition: Partition,
     for_all: bool,
+    mode: Mode,
     /// The quotas of all its policies, in the order of the buckets of a row.
     meters: Box<[Meter]>,
     buckets: Buckets,
@@ -21,80 +35,114 @@ pub(crate) struct PolicyGroup {
     /// Under the smallest maximum of its policies.
     running: Running,
     policies: Vec<Policy>,
+    /// By row.
+    schedules: HashMap<u32, Schedule, FixedState>,
+    /// Its bit in a reservation.
+    bit: u64,
+    /// Reservations before this one know nothing of it.
+    first_id: u64,
+    /// Reservations before this one are not counted as running in it.
+    running_from: u64,
+    /// Rows that have changed since they were last saved, if they must be.
+    dirty: Option<HashSet<u32, FixedState>>,
 }
 
 impl PolicyGroup {
     /// The policies in as few groups as their order allows.
-    pub(crate) fn all_of(policies: Vec<Policy>) -> Vec<Self> {
-        let together =
-            |a: &Policy, b: &Policy| a.matches == b.matches && Partition::of(a.per) == Partition::of(b.per);
-        policies.chunk_by(together).map(Self::new).collect()
+    pub(crate) fn chunks(policies: &[Policy]) -> impl Iterator<Item = &[Policy]> {
+        policies.chunk_by(|a, b| {
+            a.matches == b.matches && a.mode == b.mode && Partition::of(a.per) == Partition::of(b.per)
+        })
     }
 
-    fn new(policies: &[Policy]) -> Self {
-        let meters: Box<[_]> = policies
-            .iter()
-            .flat_map(|policy| &policy.quotas)
-            .enumerate()
-            .map(|(place, (unit, quota))| Meter::new(place, *unit, quota))
-            .collect();
+    /// `first_id`: the first reservation that it can see.
+    pub(crate) fn new(policies: &[Policy], bit: u64, first_id: u64, size: TableSize, now: Time) -> Self {
+        let meters = meters(policies, now);
         let matches = policies[0].matches;
-        let partition = Partition::of(policies[0].per);
+        let per = policies[0].per;
+        let partition = Partition::of(per);
         let maximum = policies.iter().filter_map(|policy| policy.concurrency).min();
         Self {
             matches,
-            for_all: matches == Match::default(),
-            buckets: Buckets::new(partition, meters.len()),
-            meters,
+            partition,
+            for_all: matches == Match::default() && !per.user,
+            mode: policies[0].mode,
+            buckets: Buckets::new(partition, meters.len(), size),
             opens: Opens::default(),
             running: Running::new(maximum),
             policies: policies.to_vec(),
+            schedules: HashMap::default(),
+            bit,
+            first_id,
+            running_from: first_id,
+            dirty: meters.iter().any(Meter::is_durable).then(HashSet::default),
+            meters,
         }
     }
 
     #[inline]
     pub(crate) fn applies_to(&self, subject: Subject) -> bool {
-        self.for_all || self.matches.includes(subject)
+        self.for_all || (self.matches.includes(subject) && self.partition.includes(subject))
     }
 
-    /// Reserves all of the cost, or nothing and returns false.
+    #[inline]
+    pub(crate) fn observes(&self) -> bool {
+        self.mode == Mode::Observe
+    }
+
+    /// Its bit in a reservation.
+    #[inline]
+    pub(crate) fn bit(&self) -> u64 {
+        self.bit
+    }
+
+    /// Reserves all of the cost, or nothing. The answer is its bit if the row is shared by keys that found none of their own.
     #[inline(always)]
-    pub(crate) fn reserve(&mut self, now: Time, subject: Subject, cost: Cost, id: u64) -> bool {
-        if self.running.is_limited() && !self.running.start(self.buckets.key(subject)) {
-            return false;
+    pub(crate) fn reserve(&mut self, now: Time, subject: Subject, cost: Cost, id: u64) -> Option<u64> {
+        let row = self.row(now, subject);
+        if self.running.is_limited() && !self.running.start(row) {
+            return None;
         }
         let amounts = Amounts::from(cost);
-        let row = self.buckets.row(subject);
         for (meter, bucket) in self.meters.iter().zip(self.buckets.row_mut(row)) {
             let Some(step) = meter.step(*bucket, now, &amounts) else {
                 let reserved = meter.place;
                 self.correct(row, reserved, now, [cost, Cost::NOTHING], id);
                 if self.running.is_limited() {
-                    self.running.take_back(self.buckets.key(subject));
+                    self.running.take_back(row);
                 }
-                return false;
+                return None;
             };
-            if bucket.is_open() {
-                self.opens.add(row, meter.place, id, step.before, step.after);
-            }
-            // An instant and a burst on top of it fit 62 bits, an instant and a debt 63.
-            bucket.open(step.now.wrapping_add(step.after));
+            open(&mut self.opens, bucket, row, meter, id, &step);
         }
-        true
+        self.changed(row);
+        Some(self.bit_of(row))
+    }
+
+    /// Reserves all of the cost, whether it is there or not.
+    pub(crate) fn force(&mut self, now: Time, subject: Subject, cost: Cost, id: u64) -> u64 {
+        let row = self.row(now, subject);
+        if self.running.is_limited() {
+            self.running.start(row);
+        }
+        let amounts = Amounts::from(cost);
+        for (meter, bucket) in self.meters.iter().zip(self.buckets.row_mut(row)) {
+            let step = meter.forced_step(*bucket, now, &amounts);
+            open(&mut self.opens, bucket, row, meter, id, &step);
+        }
+        self.changed(row);
+        self.bit_of(row)
     }
 
     /// Undoes a reservation that was made at this same instant: no level, now or later, shows that it was ever there.
     pub(crate) fn take_back(&mut self, reservation: &Reservation) {
         let Reservation {
-            id,
-            subject,
-            cost,
-            admitted,
+            id, cost, admitted, ..
         } = *reservation;
-        let row = self.buckets.row(subject);
+        let row = self.row_of(reservation, admitted);
         self.correct(row, self.meters.len(), admitted, [cost, Cost::NOTHING], id);
         if self.running.is_limited() {
-            self.running.take_back(self.buckets.key(subject));
+            self.running.take_back(row);
         }
     }
 
@@ -102,21 +150,82 @@ impl PolicyGroup {
     #[inline(always)]
     pub(crate) fn settle(&mut self, now: Time, reservation: &Reservation, usage: Cost) {
         let Reservation {
-            id,
-            subject,
-            cost,
-            admitted,
+            id, cost, admitted, ..
         } = *reservation;
-        let row = self.buckets.row(subject);
+        if id < self.first_id {
+            self.settle_older(now, reservation);
+            return;
+        }
+        let row = self.row_of(reservation, now);
         if cost == usage && self.opens.is_empty() {
             for bucket in self.buckets.row_mut(row) {
                 bucket.close();
             }
         } else {
             self.correct(row, self.meters.len(), now, [cost, usage], id);
+            self.changed(row);
         }
         if self.running.is_limited() {
-            self.running.end(self.buckets.key(subject), admitted, now);
+            self.running.end(row, admitted, now);
+        }
+    }
+
+    /// A reservation that was made before this group: of its buckets it knows nothing, but it may count as running.
+    #[cold]
+    #[inline(never)]
+    fn settle_older(&mut self, now: Time, reservation: &Reservation) {
+        if self.running.is_limited() && reservation.id >= self.running_from {
+            let row = self.row_of(reservation, now);
+            self.running.end(row, reservation.admitted, now);
+        }
+    }
+
+    /// The row on which a reservation was made.
+    #[inline(always)]
+    fn row_of(&mut self, reservation: &Reservation, now: Time) -> u32 {
+        if reservation.shared & self.bit == 0 {
+            self.row(now, reservation.subject)
+        } else {
+            OVERFLOW
+        }
+    }
+
+    /// The subject's row, made if there is none.
+    #[inline(always)]
+    fn row(&mut self, now: Time, subject: Subject) -> u32 {
+        let Self {
+            buckets,
+            meters,
+            running,
+            schedules,
+            ..
+        } = self;
+        buckets.row(subject, |row, buckets| {
+            let mut full = meters.iter().zip(buckets);
+            let is_idle = full
+                .all(|(meter, bucket)| !bucket.is_open() && bucket.level(meter.ticks_at(now)) == 0)
+                && running.count(row) == 0
+                && schedules.get(&row).is_none_or(Schedule::is_empty);
+            if is_idle {
+                schedules.remove(&row);
+            }
+            is_idle
+        })
+    }
+
+    #[inline]
+    fn bit_of(&self, row: u32) -> u64 {
+        if self.buckets.is_overflow(row) {
+            self.bit
+        } else {
+            0
+        }
+    }
+
+    #[inline]
+    fn changed(&mut self, row: u32) {
+        if let Some(dirty) = &mut self.dirty {
+            dirty.insert(row);
         }
     }
 
@@ -139,4 +248,46 @@ impl PolicyGroup {
             bucket.charge(ticks, used.saturating_sub(reserved));
         }
     }
+
+    /// When a calendar window begins next.
+    pub(crate) fn next_turn(&self, now: Time) -> Time {
+        let turns = self.meters.iter().map(|meter| meter.next_turn(now));
+        turns.min().unwrap_or(Time::END)
+    }
+
+    /// Brings the clocks of budgets up to date.
+    pub(crate) fn turn(&mut self, now: Time) {
+        for meter in &mut self.meters {
+            meter.turn(now);
+        }
+    }
+
+    /// Takes over what a newer calendar knows.
+    pub(crate) fn follow(&mut self, calendar: &Calendar) {
+        for meter in &mut self.meters {
+            meter.follow(calendar);
+        }
+    }
+}
+
+#[inline(always)]
+fn open(opens: &mut Opens, bucket: &mut Bucket, row: u32, meter: &Meter, id: u64, step: &Step) {
+    if bucket.is_open() {
+        opens.add(row, meter.place, id, step.before, step.after);
+    }
+    // An instant and a burst on top of it fit 62 bits, an instant and a debt 63.
+    bucket.open(step.now.wrapping_add(step.after));
+}
+
+fn meters(policies: &[Policy], now: Time) -> Box<[Meter]> {
+    let mut meters = Vec::new();
+    for policy in policies {
+        for (unit, quota) in &policy.quotas {
+            meters.push(Meter::of_quota(meters.len(), *unit, quota));
+        }
+        for (unit, budget) in &policy.budgets {
+            meters.push(Meter::of_budget(meters.len(), *unit, budget, now));
+        }
+    }
+    meters.into_boxed_slice()
 }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use crate::Time;
+use crate::bookings::GRACE;
 
 /// An amount of something per window, with burst.
 ///
@@ -48,6 +49,12 @@ pub enum QuotaError {
         /// The limit that was asked for.
         limit: u64,
     },
+    /// A calendar budget that its buckets can't hold.
+    #[error(
+        "the limit is above {}, the most that a calendar window can have",
+        crate::Budget::MAX_LIMIT
+    )]
+    LargeBudget,
     /// No tick up to a millisecond counts both time and units in whole numbers of 62 bits.
     #[error(
         "{amount} per {} s with burst {burst} can't be counted exactly; a smaller burst, or a limit with more trailing \
@@ -169,7 +176,18 @@ const QUANTA_NANOS: [u64; 7] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
 /// Ticks fit 62 bits, so that the sum of two of them, a time and a burst, can be formed without care.
 pub(crate) const MAX_TICKS: u64 = 1 << 62;
 
+const fn nanos(duration: Duration) -> u64 {
+    duration.as_secs() * 1_000_000_000 + duration.subsec_nanos() as u64
+}
+
 impl Scale {
+    /// Ticks and units are the same, for a clock that stands still.
+    pub(crate) const UNITS: Self = Self {
+        quantum_nanos: 1,
+        per_quantum: 1,
+        per_unit: 1,
+    };
+
     fn for_rate(amount: u64, window: Duration, burst: u64) -> Result<Self, QuotaError> {
         if amount == 0 {
             return Err(QuotaError::ZeroLimit);
@@ -204,7 +222,9 @@ impl Scale {
 
     /// Whether every instant, and a full burst on top of it, stays within [`MAX_TICKS`].
     fn fits(&self, burst: u64) -> bool {
-        let end = u128::from(Time::END.as_nanos() / self.quantum_nanos) * u128::from(self.per_quantum);
+        // Buckets of requests that come at a booked time may be that much over.
+        let end = Time::END.as_nanos() + nanos(GRACE);
+        let end = u128::from(end.div_ceil(self.quantum_nanos)) * u128::from(self.per_quantum);
         let burst = u128::from(burst) * u128::from(self.per_unit);
         end.saturating_add(burst) <= u128::from(MAX_TICKS)
     }
@@ -219,6 +239,19 @@ impl Scale {
         };
         // Up to `Time::END` it fits 62 bits: no other scale is accepted.
         quanta.wrapping_mul(self.per_quantum)
+    }
+
+    /// The instant at which this quota's clock first shows at least `ticks`.
+    pub(crate) fn time_at(&self, ticks: u64) -> Time {
+        let nanos = u128::from(ticks.div_ceil(self.per_quantum)) * u128::from(self.quantum_nanos);
+        Time::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// Whole ticks in a duration.
+    pub(crate) fn ticks_in(&self, duration: Duration) -> u64 {
+        let quanta = duration.as_nanos() / u128::from(self.quantum_nanos);
+        let ticks = quanta * u128::from(self.per_quantum);
+        u64::try_from(ticks).unwrap_or(MAX_TICKS).min(MAX_TICKS)
     }
 
     /// How long from `now` until this quota's clock shows at least `ticks`.

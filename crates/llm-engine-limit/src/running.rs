@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -6,11 +7,11 @@ use foldhash::fast::FixedState;
 
 use crate::Time;
 
-/// How many requests run, by partition key; only kept under a maximum.
+/// How many requests run, by row; only kept under a maximum.
 #[derive(Debug)]
 pub(crate) struct Running {
     maximum: Option<NonZeroU32>,
-    by_key: HashMap<u64, u32, FixedState>,
+    by_row: HashMap<u32, u32, FixedState>,
     /// Average time that a request runs, from which the wait for a place is guessed.
     mean_run: Duration,
 }
@@ -22,7 +23,7 @@ impl Running {
     pub(crate) fn new(maximum: Option<NonZeroU32>) -> Self {
         Self {
             maximum,
-            by_key: HashMap::default(),
+            by_row: HashMap::default(),
             mean_run: FIRST_GUESS,
         }
     }
@@ -32,30 +33,49 @@ impl Running {
         self.maximum.is_some()
     }
 
-    pub(crate) fn count(&self, key: u64) -> u32 {
-        self.by_key.get(&key).copied().unwrap_or(0)
+    pub(crate) fn count(&self, row: u32) -> u32 {
+        self.by_row.get(&row).copied().unwrap_or(0)
+    }
+
+    /// Whether one more may run.
+    pub(crate) fn has_place(&self, row: u32) -> bool {
+        self.maximum.is_none_or(|maximum| self.count(row) < maximum.get())
     }
 
     /// Starts one more, if there is a place for it.
     #[inline(never)]
-    pub(crate) fn start(&mut self, key: u64) -> bool {
-        let running = self.by_key.entry(key).or_insert(0);
-        let has_place = self.maximum.is_none_or(|maximum| *running < maximum.get());
-        *running += u32::from(has_place);
+    pub(crate) fn start(&mut self, row: u32) -> bool {
+        let has_place = self.has_place(row);
+        if has_place {
+            *self.by_row.entry(row).or_insert(0) += 1;
+        }
         has_place
     }
 
     /// One that was started did not run after all.
-    pub(crate) fn take_back(&mut self, key: u64) {
-        if let Some(running) = self.by_key.get_mut(&key) {
-            *running -= 1;
+    pub(crate) fn take_back(&mut self, row: u32) {
+        if let Entry::Occupied(mut running) = self.by_row.entry(row) {
+            *running.get_mut() -= 1;
+            if *running.get() == 0 {
+                running.remove();
+            }
         }
     }
 
     #[inline(never)]
-    pub(crate) fn end(&mut self, key: u64, started: Time, now: Time) {
-        self.take_back(key);
+    pub(crate) fn end(&mut self, row: u32, started: Time, now: Time) {
+        self.take_back(row);
         self.mean_run = (self.mean_run * 7 + now.since(started)) / 8;
+    }
+
+    /// All rows on which requests run, and how many.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.by_row.iter().map(|(row, count)| (*row, *count))
+    }
+
+    /// So many run that were started under another maximum.
+    pub(crate) fn take_over(&mut self, row: u32, count: u32) {
+        self.by_row.insert(row, count);
     }
 
     /// A guess at how long it takes until one of `maximum` running requests ends.

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Unit;
+use crate::{Period, Unit};
 
 /// Why a request was not admitted. Nothing was reserved and no level has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,12 +17,12 @@ pub enum Refusal {
 
 /// The request asks for more than a bucket of the policy ever holds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("policy {policy} admits at most {} at once; the request may need {asked}", .unit.amount(*.burst))]
+#[error("policy {policy} admits at most {} at once; the request may need {asked}", .counted.units(*.burst))]
 pub struct NeverFits {
     /// The policy.
     pub policy: Arc<str>,
     /// What is counted.
-    pub unit: Unit,
+    pub counted: Counted,
     /// How much the request asks for.
     pub asked: u64,
     /// The most that the bucket holds.
@@ -37,6 +37,8 @@ pub struct NotNow {
     pub wait: Duration,
     /// Whether the request would be admitted at exactly that time, with nothing else happening.
     pub exact: bool,
+    /// Whether that time is kept for the request.
+    pub booked: bool,
     /// Every quota that refused.
     pub refused: Vec<Refused>,
 }
@@ -68,6 +70,13 @@ pub enum Counted {
         /// The window.
         window: Duration,
     },
+    /// Units per calendar window.
+    PerPeriod {
+        /// The unit.
+        unit: Unit,
+        /// The kind of window.
+        period: Period,
+    },
     /// Requests at the same time.
     Concurrency,
 }
@@ -83,8 +92,21 @@ pub struct Level {
     pub limit: u64,
     /// How much could be admitted now.
     pub remaining: u64,
-    /// How long until the bucket is full, if nothing more is taken. Zero for concurrency, where nobody knows.
+    /// How long until everything is there again, if nothing more is taken. Zero for concurrency, where nobody knows.
     pub full_in: Duration,
+}
+
+impl From<NeverFits> for Refused {
+    fn from(never: NeverFits) -> Self {
+        Self {
+            policy: never.policy,
+            counted: never.counted,
+            limit: never.burst,
+            asked: never.asked,
+            remaining: 0,
+            wait: Duration::MAX,
+        }
+    }
 }
 
 impl NotNow {
@@ -94,17 +116,36 @@ impl NotNow {
         Self {
             wait: waits.max().unwrap_or_default(),
             exact: refused.iter().all(is_exact),
+            booked: false,
             refused,
         }
     }
 }
 
 impl Counted {
+    /// The unit, if it is an amount.
+    #[must_use]
+    pub fn unit(self) -> Option<Unit> {
+        match self {
+            Self::PerWindow { unit, .. } | Self::PerPeriod { unit, .. } => Some(unit),
+            Self::Concurrency => None,
+        }
+    }
+
+    /// So many of it in words: `1 request`, `3 output tokens`.
+    #[must_use]
+    pub fn units(self, count: u64) -> String {
+        self.unit().unwrap_or(Unit::Requests).amount(count)
+    }
+
     /// A limit in words: `60 requests per minute`, `1 request at the same time`.
     #[must_use]
     pub fn amount(self, limit: u64) -> String {
         match self {
             Self::PerWindow { unit, window } => format!("{} per {}", unit.amount(limit), Words(window)),
+            Self::PerPeriod { unit, period } => {
+                format!("{} per calendar {}", unit.amount(limit), period.word())
+            }
             Self::Concurrency => format!("{} at the same time", Unit::Requests.amount(limit)),
         }
     }

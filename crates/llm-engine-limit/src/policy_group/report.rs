@@ -2,58 +2,111 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::PolicyGroup;
+use super::booking::{Standing, fits};
+use crate::bookings::Bookings;
 use crate::bucket::Bucket;
 use crate::cost::Amounts;
-use crate::{Counted, Level, NeverFits, Policy, Quota, Refusal, Refused, Subject, Time, Unit};
+use crate::meter::Meter;
+use crate::{Counted, Level, NeverFits, Policy, Refused, Subject, Time};
+
+/// Why a request is refused, put together from all policy groups.
+#[derive(Debug, Default)]
+pub(crate) struct Refusing {
+    pub(crate) refused: Vec<Refused>,
+    /// When the last of the refusing buckets could give what is asked for.
+    pub(crate) due: Time,
+    /// Each refusing bucket and the tick at which it could: group, place, tick, time.
+    pub(crate) turns: Vec<(usize, usize, u64, Time)>,
+    /// Whether somebody else's bookings are in the way.
+    pub(crate) is_booked_up: bool,
+    /// Whether a time can be booked: all that refuses refills steadily.
+    pub(crate) is_bookable: bool,
+}
+
+/// Of a request that is asked about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question<'a> {
+    /// The clock as given: waits count from here.
+    pub(crate) given: Time,
+    /// The same, or the latest time seen.
+    pub(crate) now: Time,
+    pub(crate) subject: Subject,
+    pub(crate) amounts: &'a Amounts,
+    pub(crate) standing: Standing,
+}
 
 /// What a policy group says of itself: why it refuses, and how its quotas stand. Nothing here is on the way of a request
 /// that is admitted.
 impl PolicyGroup {
-    /// Appends every quota that refuses to `refused`.
+    /// Adds every quota that refuses. `index`: this group's.
     pub(crate) fn check(
         &self,
-        given: Time,
-        now: Time,
-        subject: Subject,
-        cost: &Amounts,
-        refused: &mut Vec<Refused>,
-    ) -> Result<(), Refusal> {
-        let key = self.buckets.key(subject);
-        for (policy, buckets) in self.policies(subject) {
-            for ((unit, quota), bucket) in policy.quotas.iter().zip(buckets) {
-                let asked = cost.of(*unit);
-                if asked > quota.burst() {
-                    return Err(Refusal::NeverFits(NeverFits {
+        index: usize,
+        question: Question<'_>,
+        bookings: &Bookings,
+        refusing: &mut Refusing,
+    ) -> Result<(), NeverFits> {
+        let Question {
+            given,
+            now,
+            subject,
+            amounts,
+            standing,
+        } = question;
+        let row = self.buckets.find(subject);
+        let schedule = self.schedule(row);
+        for (policy, buckets) in self.policies_with(row) {
+            for (meter, bucket) in buckets {
+                let asked = amounts.of(meter.unit());
+                if asked > meter.burst() {
+                    return Err(NeverFits {
                         policy: Arc::clone(&policy.name),
-                        unit: *unit,
+                        counted: meter.counted(),
                         asked,
-                        burst: quota.burst(),
-                    }));
-                }
-                let ticks = quota.scale().ticks_at(now);
-                let full_again = bucket.tat().max(ticks) + quota.scale().ticks_of(asked);
-                if asked > 0 && full_again > ticks + quota.burst_ticks() {
-                    refused.push(Refused {
-                        policy: Arc::clone(&policy.name),
-                        counted: per_window(*unit, quota),
-                        limit: quota.limit(),
-                        asked,
-                        remaining: remaining(bucket, quota, ticks),
-                        wait: quota.scale().wait_until(full_again - quota.burst_ticks(), given),
+                        burst: meter.burst(),
                     });
                 }
+                if fits(meter, bucket, now, amounts, standing, schedule, bookings) {
+                    continue;
+                }
+                let clock = meter.ticks_at(now);
+                let (level, ticks) = (bucket.level(clock), meter.ticks_of(amounts));
+                let turn = match (standing, schedule.filter(|_| meter.refills())) {
+                    (Standing::Due { .. }, Some(schedule)) => schedule.turn_anew(meter, clock, level, ticks),
+                    (_, Some(schedule)) => schedule.turn_of(meter, clock, level, ticks),
+                    (_, None) => (clock + level + ticks).saturating_sub(meter.burst_ticks()),
+                };
+                let held_back = schedule.map_or(0, |schedule| schedule.held_back(meter.place, None));
+                let time = meter.time_at(turn, now);
+                refusing.refused.push(Refused {
+                    policy: Arc::clone(&policy.name),
+                    counted: meter.counted(),
+                    limit: meter.limit(),
+                    asked,
+                    remaining: meter.remaining(bucket, held_back, now),
+                    wait: meter.wait_until(turn, given),
+                });
+                refusing.due = refusing.due.max(time);
+                refusing.turns.push((index, meter.place, turn, time));
+                refusing.is_booked_up |=
+                    schedule.is_some_and(|schedule| schedule.booked[meter.place].all > 0);
+                refusing.is_bookable &= meter.refills();
             }
             if let Some(maximum) = policy.concurrency
-                && self.running.count(key) >= maximum.get()
+                && let running = row.map_or(0, |row| self.running.count(row))
+                && running >= maximum.get()
             {
-                refused.push(Refused {
+                let wait = self.running.wait_for_place(maximum);
+                refusing.refused.push(Refused {
                     policy: Arc::clone(&policy.name),
                     counted: Counted::Concurrency,
                     limit: maximum.get().into(),
                     asked: 1,
                     remaining: 0,
-                    wait: self.running.wait_for_place(maximum),
+                    wait,
                 });
+                refusing.due = refusing.due.max(now + wait);
+                refusing.is_bookable = false;
             }
         }
         Ok(())
@@ -61,15 +114,19 @@ impl PolicyGroup {
 
     /// Appends how every quota stands for the subject.
     pub(crate) fn levels(&self, now: Time, subject: Subject, levels: &mut Vec<Level>) {
-        let running = self.running.count(self.buckets.key(subject));
-        for (policy, buckets) in self.policies(subject) {
-            let quotas = policy.quotas.iter().zip(buckets);
-            levels.extend(quotas.map(|((unit, quota), bucket)| Level {
-                policy: Arc::clone(&policy.name),
-                counted: per_window(*unit, quota),
-                limit: quota.limit(),
-                remaining: remaining(bucket, quota, quota.scale().ticks_at(now)),
-                full_in: quota.scale().wait_until(bucket.tat(), now),
+        let row = self.buckets.find(subject);
+        let schedule = self.schedule(row);
+        let running = row.map_or(0, |row| self.running.count(row));
+        for (policy, buckets) in self.policies_with(row) {
+            levels.extend(buckets.map(|(meter, bucket)| {
+                let held_back = schedule.map_or(0, |schedule| schedule.held_back(meter.place, None));
+                Level {
+                    policy: Arc::clone(&policy.name),
+                    counted: meter.counted(),
+                    limit: meter.limit(),
+                    remaining: meter.remaining(bucket, held_back, now),
+                    full_in: meter.wait_until(bucket.tat(), now),
+                }
             }));
             levels.extend(policy.concurrency.map(|maximum| Level {
                 policy: Arc::clone(&policy.name),
@@ -81,32 +138,18 @@ impl PolicyGroup {
         }
     }
 
-    /// Each policy with the subject's buckets, one for each of its quotas.
-    fn policies(&self, subject: Subject) -> impl Iterator<Item = (&Policy, impl Iterator<Item = Bucket>)> {
-        let row = self.buckets.get(subject);
-        let first_buckets = self.policies.iter().scan(0, |next, policy| {
-            let first = *next;
-            *next += policy.quotas.len();
-            Some(first)
-        });
-        self.policies
-            .iter()
-            .zip(first_buckets)
-            .map(move |(policy, first)| {
-                let buckets = (first..).map(move |index| row.map_or(Bucket::FULL, |row| row[index]));
-                (policy, buckets)
-            })
+    /// Each policy with its quotas and their buckets.
+    fn policies_with(
+        &self,
+        row: Option<u32>,
+    ) -> impl Iterator<Item = (&Policy, impl Iterator<Item = (&Meter, Bucket)>)> {
+        let mut meters = &*self.meters;
+        let buckets = row.and_then(|row| self.buckets.get(row));
+        self.policies.iter().map(move |policy| {
+            let (own, others) = meters.split_at(policy.quotas.len() + policy.budgets.len());
+            meters = others;
+            let bucket = move |meter: &Meter| buckets.map_or(Bucket::FULL, |buckets| buckets[meter.place]);
+            (policy, own.iter().map(move |meter| (meter, bucket(meter))))
+        })
     }
-}
-
-fn per_window(unit: Unit, quota: &Quota) -> Counted {
-    Counted::PerWindow {
-        unit,
-        window: quota.window(),
-    }
-}
-
-/// Whole units that could be taken at `now` ticks.
-fn remaining(bucket: Bucket, quota: &Quota, now: u64) -> u64 {
-    quota.burst_ticks().saturating_sub(bucket.level(now)) / quota.scale().per_unit
 }

@@ -15,6 +15,7 @@ const ONE: Cost = Cost {
     requests: 1,
     input_tokens: 0,
     output_tokens: 0,
+    ..Cost::NOTHING
 };
 
 fn at_most(most: u32) -> Policy {

@@ -11,6 +11,7 @@ const ONE: Cost = Cost {
     requests: 1,
     input_tokens: 0,
     output_tokens: 0,
+    ..Cost::NOTHING
 };
 
 fn output(tokens: u64) -> Cost {
@@ -18,6 +19,7 @@ fn output(tokens: u64) -> Cost {
         requests: 1,
         input_tokens: 0,
         output_tokens: tokens,
+        ..Cost::NOTHING
     }
 }
 
@@ -183,6 +185,7 @@ fn input_and_output_are_counted_apart_and_together() {
         requests: 1,
         input_tokens: 60,
         output_tokens: 40,
+        ..Cost::NOTHING
     };
     assert!(matches!(run.ask(ANYONE, cost), Outcome::Admitted));
     let remaining: Vec<_> = run.levels(ANYONE).iter().map(|level| level.remaining).collect();
@@ -194,6 +197,7 @@ fn input_and_output_are_counted_apart_and_together() {
             requests: 1,
             input_tokens: 70,
             output_tokens: 10,
+            ..Cost::NOTHING
         },
     );
     let remaining: Vec<_> = run.levels(ANYONE).iter().map(|level| level.remaining).collect();
@@ -207,6 +211,7 @@ fn a_request_without_policies_is_admitted() {
         requests: u64::MAX,
         input_tokens: u64::MAX,
         output_tokens: u64::MAX,
+        ..Cost::NOTHING
     };
     let reservation = limiter.admit(Time::ZERO, ANYONE, huge).unwrap();
     limiter.settle(Time::END, reservation, Cost::NOTHING);

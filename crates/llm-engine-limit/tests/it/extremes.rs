@@ -105,7 +105,7 @@ proptest! {
             let mut limiter = Limiter::new(only(unit, quota));
             let mut open = Vec::new();
             for (now, [input_tokens, output_tokens], usage) in &calls {
-                let cost = Cost { requests: u64::MAX, input_tokens: *input_tokens, output_tokens: *output_tokens };
+                let cost = Cost { requests: u64::MAX, input_tokens: *input_tokens, output_tokens: *output_tokens, ..Cost::NOTHING };
                 match limiter.admit(*now, ANYONE, cost) {
                     Ok(reservation) => open.push((reservation, *usage)),
                     Err(Refusal::NotNow(refusal)) => prop_assert!(refusal.exact && !refusal.wait.is_zero()),
@@ -113,7 +113,7 @@ proptest! {
                 }
                 if open.len() > 3 {
                     let (reservation, [input_tokens, output_tokens]) = open.remove(1);
-                    let usage = Cost { requests: u64::MAX, input_tokens, output_tokens };
+                    let usage = Cost { requests: u64::MAX, input_tokens, output_tokens, ..Cost::NOTHING };
                     limiter.settle(*now, reservation, usage);
                 }
                 prop_assert!(limiter.levels(*now, ANYONE)[0].remaining <= quota.burst());

@@ -70,6 +70,10 @@ fn cost(unit: Unit, units: u64) -> Cost {
             output_tokens: units,
             ..Cost::NOTHING
         },
+        Unit::Usd => Cost {
+            nano_usd: units,
+            ..Cost::NOTHING
+        },
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::ledger::applies;
 use crate::shapes::{ANYONE, any_policies, config, only, some_quota};
 use crate::trace::{Allow, Outcome, Run, Step, Used, steps};
-use llm_engine_limit::{Cost, Limiter, NeverFits, Quota, Refusal, Time, Unit};
+use llm_engine_limit::{Cost, Counted, Limiter, NeverFits, Quota, Refusal, Time, Unit};
 
 proptest! {
     #![proptest_config(config(192))]
@@ -21,8 +21,8 @@ proptest! {
         let mut run = Run::new(&only(Unit::OutputTokens, quota));
         let asked = quota.burst().saturating_add(excess);
         let too_much = Cost { output_tokens: asked, ..Cost::NOTHING };
-        let expected =
-            NeverFits { policy: "only".into(), unit: Unit::OutputTokens, asked, burst: quota.burst() };
+        let counted = Counted::PerWindow { unit: Unit::OutputTokens, window: quota.window() };
+        let expected = NeverFits { policy: "only".into(), counted, asked, burst: quota.burst() };
         for step in &steps {
             run.step(step);
             let answer = run.limiter.admit(run.clock, ANYONE, too_much).unwrap_err();
@@ -77,6 +77,7 @@ fn the_answer_names_the_policy_the_unit_and_both_amounts() {
         requests: 1,
         input_tokens: 400,
         output_tokens: 200,
+        ..Cost::NOTHING
     };
     let refusal = limiter.admit(Time::ZERO, ANYONE, cost).unwrap_err();
     assert_eq!(

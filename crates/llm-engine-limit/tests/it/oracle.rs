@@ -110,5 +110,6 @@ pub(crate) fn counted(unit: Unit, cost: Cost) -> u64 {
         Unit::InputTokens => cost.input_tokens,
         Unit::OutputTokens => cost.output_tokens,
         Unit::Tokens => cost.input_tokens.saturating_add(cost.output_tokens),
+        Unit::Usd => cost.nano_usd,
     }
 }

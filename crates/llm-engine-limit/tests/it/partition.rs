@@ -13,6 +13,7 @@ const ONE: Cost = Cost {
     requests: 1,
     input_tokens: 0,
     output_tokens: 0,
+    ..Cost::NOTHING
 };
 
 proptest! {
@@ -69,7 +70,12 @@ fn two_per_hour() -> Vec<(Unit, Quota)> {
 fn admitted(policy: Policy, subjects: [[u32; 3]; 4]) -> [usize; 4] {
     let mut run = Run::new(&[policy]);
     subjects.map(|[caller, team, model]| {
-        let subject = Subject { caller, team, model };
+        let subject = Subject {
+            caller,
+            team,
+            model,
+            ..Subject::default()
+        };
         (0..2)
             .filter(|_| matches!(run.ask(subject, ONE), Outcome::Admitted))
             .count()
@@ -90,7 +96,12 @@ fn each_combination_of_per_has_buckets_of_its_own() {
         (false, true, true, [2, 0, 2, 2]),
         (true, true, true, [2, 2, 2, 2]),
     ] {
-        let per = Per { caller, team, model };
+        let per = Per {
+            caller,
+            team,
+            model,
+            ..Per::default()
+        };
         assert_eq!(
             admitted(policy("p", per, two_per_hour()), subjects),
             expected,
@@ -121,7 +132,12 @@ fn a_policy_limits_only_whom_it_matches() {
         (Some(2), None, None, [2, 2, 0, 2]),
         (Some(9), None, None, [2, 2, 2, 2]),
     ] {
-        let matches = Match { caller, team, model };
+        let matches = Match {
+            caller,
+            team,
+            model,
+            ..Match::default()
+        };
         let policy = Policy {
             matches,
             ..policy("p", Per::default(), two_per_hour())
@@ -153,7 +169,8 @@ fn several_policies_hold_together() {
                 Subject {
                     caller,
                     team: 0,
-                    model: 0
+                    model: 0,
+                    ..Subject::default()
                 },
                 ONE
             ),
@@ -166,6 +183,7 @@ fn several_policies_hold_together() {
         caller: 2,
         team: 0,
         model: 0,
+        ..Subject::default()
     });
     assert_eq!(
         levels.iter().map(|level| level.remaining).collect::<Vec<_>>(),

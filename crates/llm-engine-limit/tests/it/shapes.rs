@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use llm_engine_limit::{Match, Per, Policy, Quota, Subject, Unit};
+use llm_engine_limit::{Match, Per, Policy, Quota, Subject, Unit, User};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -125,6 +125,7 @@ fn policies_with(
             per,
             quotas: units.into_iter().zip(quotas).collect(),
             concurrency,
+            ..Policy::default()
         });
     vec(policy, 1..=4).prop_map(|mut policies| {
         for (index, policy) in policies.iter_mut().enumerate() {
@@ -141,7 +142,12 @@ fn matches() -> impl Strategy<Value = Match> {
         option::weighted(0.2, 0..CALLERS / 2),
         option::weighted(0.2, 0..MODELS),
     )
-        .prop_map(|(caller, team, model)| Match { caller, team, model })
+        .prop_map(|(caller, team, model)| Match {
+            caller,
+            team,
+            model,
+            ..Match::default()
+        })
 }
 
 fn per() -> impl Strategy<Value = Per> {
@@ -149,6 +155,7 @@ fn per() -> impl Strategy<Value = Per> {
         caller,
         team,
         model,
+        ..Per::default()
     })
 }
 
@@ -167,6 +174,7 @@ fn subject_of(caller: u32, model: u32) -> Subject {
         caller,
         team: caller / 2,
         model,
+        ..Subject::default()
     }
 }
 
@@ -175,6 +183,9 @@ pub(crate) const ANYONE: Subject = Subject {
     caller: 0,
     team: 0,
     model: 0,
+    route: 0,
+    address: 0,
+    user: User::UNKNOWN,
 };
 
 /// One policy for all with this one quota.
@@ -190,5 +201,6 @@ pub(crate) fn policy(name: &str, per: Per, quotas: Vec<(Unit, Quota)>) -> Policy
         per,
         quotas,
         concurrency: None,
+        ..Policy::default()
     }
 }

@@ -251,6 +251,7 @@ impl Run {
             output_tokens: want
                 .output_tokens
                 .of(smallest(&[Unit::OutputTokens]).min(tokens.div_ceil(2))),
+            ..Cost::NOTHING
         }
     }
 
@@ -296,6 +297,7 @@ impl Used {
                 requests: per_mille_of(cost.requests, requests),
                 input_tokens: per_mille_of(cost.input_tokens, input),
                 output_tokens: per_mille_of(cost.output_tokens, output),
+                ..Cost::NOTHING
             },
         }
     }

@@ -1,0 +1,214 @@
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+
+use crate::{Cost, Subject, Time};
+
+/// How far ahead times are booked. Clients don't follow longer waits anyway.
+pub(crate) const HORIZON: Duration = Duration::from_secs(60);
+/// How long after its time a booking is kept.
+pub(crate) const GRACE: Duration = Duration::from_secs(3);
+/// Bookings of one caller, and of all.
+const MOST_OF_ONE: usize = 10_000;
+const MOST: usize = 100_000;
+/// Who comes again this soon after a time was told was not told it: nobody retries as fast.
+const TOLD_ANEW: Duration = Duration::from_millis(300);
+
+/// By what a request is recognised when it comes again.
+///
+/// Fingerprints are compared among those of one caller only: who makes two of its requests look alike mixes up its own
+/// times and nobody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// A digest of the caller's idempotency key, or of the request.
+    pub digest: u64,
+    /// Whether it is of an idempotency key, so that no other request has it. Requests that are merely equal may be many,
+    /// each with a time of its own.
+    pub is_unique: bool,
+}
+
+/// A time that was promised to a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Booking {
+    pub(crate) due: Time,
+    /// When the caller was told of it, the last time.
+    told: Time,
+    pub(crate) subject: Subject,
+    pub(crate) cost: Cost,
+    digest: u64,
+}
+
+/// All bookings, by whom they are for and by their time. What they mean for a bucket is in its
+/// [`Schedule`](crate::schedule::Schedule).
+#[derive(Debug, Default)]
+pub(crate) struct Bookings {
+    by_id: HashMap<u64, Booking, FixedState>,
+    next_id: u64,
+    /// By caller and digest, the earliest first.
+    by_fingerprint: HashMap<(u32, u64), BTreeSet<(Time, u64)>, FixedState>,
+    by_caller: HashMap<u32, usize, FixedState>,
+    upcoming: BTreeSet<(Time, u64)>,
+    /// Those whose time has come and is not over.
+    overdue: BTreeSet<(Time, u64)>,
+}
+
+/// Something that happens to a booking because time has passed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Turn {
+    /// Its time has come.
+    Due(u64),
+    /// Nobody has come.
+    Expired(u64),
+}
+
+impl Bookings {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    pub(crate) fn get(&self, id: u64) -> Booking {
+        self.by_id[&id]
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (u64, Booking)> {
+        self.by_id.iter().map(|(id, booking)| (*id, *booking))
+    }
+
+    /// The caller's earliest booking of this fingerprint.
+    pub(crate) fn find(&self, caller: u32, fingerprint: Fingerprint) -> Option<u64> {
+        let same = self.by_fingerprint.get(&(caller, fingerprint.digest))?;
+        same.first().map(|(_, id)| *id)
+    }
+
+    /// The caller's latest booking of this fingerprint.
+    pub(crate) fn find_last(&self, caller: u32, fingerprint: Fingerprint) -> Option<u64> {
+        let same = self.by_fingerprint.get(&(caller, fingerprint.digest))?;
+        same.last().map(|(_, id)| *id)
+    }
+
+    /// Which of its bookings a request that is refused, and was early, is told of: one that it may have been told of
+    /// before. `None` if it must be another request that is merely equal.
+    pub(crate) fn tell(&mut self, caller: u32, fingerprint: Fingerprint, now: Time) -> Option<u64> {
+        let same = self.by_fingerprint.get(&(caller, fingerprint.digest))?;
+        // Of thousands of equal requests not all are looked at.
+        let told = |(_, id): &&(Time, u64)| self.by_id[id].told;
+        let (_, id) = *same.iter().take(64).min_by_key(told)?;
+        let booking = self.by_id.get_mut(&id)?;
+        if !fingerprint.is_unique && now.since(booking.told) < TOLD_ANEW {
+            return None;
+        }
+        booking.told = now;
+        Some(id)
+    }
+
+    /// Whether there is room for another one of the caller.
+    pub(crate) fn have_room(&self, caller: u32) -> bool {
+        let of_caller = self.by_caller.get(&caller).copied().unwrap_or(0);
+        self.by_id.len() < MOST && of_caller < MOST_OF_ONE
+    }
+
+    /// Keeps a time. `due` is after `now`.
+    pub(crate) fn add(
+        &mut self,
+        now: Time,
+        due: Time,
+        subject: Subject,
+        cost: Cost,
+        fingerprint: Fingerprint,
+    ) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let digest = fingerprint.digest;
+        let booking = Booking {
+            due,
+            told: now,
+            subject,
+            cost,
+            digest,
+        };
+        self.by_id.insert(id, booking);
+        let same = self.by_fingerprint.entry((subject.caller, digest)).or_default();
+        same.insert((due, id));
+        *self.by_caller.entry(subject.caller).or_default() += 1;
+        self.upcoming.insert((due, id));
+        id
+    }
+
+    pub(crate) fn remove(&mut self, id: u64) {
+        let Some(booking) = self.by_id.remove(&id) else {
+            return;
+        };
+        let Booking {
+            due, subject, digest, ..
+        } = booking;
+        if !self.upcoming.remove(&(due, id)) {
+            self.overdue.remove(&(due, id));
+        }
+        let key = (subject.caller, digest);
+        if let Some(same) = self.by_fingerprint.get_mut(&key) {
+            same.remove(&(due, id));
+            if same.is_empty() {
+                self.by_fingerprint.remove(&key);
+            }
+        }
+        if let Some(count) = self.by_caller.get_mut(&subject.caller) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_caller.remove(&subject.caller);
+            }
+        }
+    }
+
+    /// Gives a booking another time, which is after now.
+    pub(crate) fn move_to(&mut self, id: u64, due: Time) {
+        let Some(booking) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut booking.due, due);
+        let key = (booking.subject.caller, booking.digest);
+        if !self.upcoming.remove(&(before, id)) {
+            self.overdue.remove(&(before, id));
+        }
+        self.upcoming.insert((due, id));
+        if let Some(same) = self.by_fingerprint.get_mut(&key) {
+            same.remove(&(before, id));
+            same.insert((due, id));
+        }
+    }
+
+    pub(crate) fn is_overdue(&self, id: u64, now: Time) -> bool {
+        self.by_id[&id].due <= now
+    }
+
+    /// When [`Self::turn`] has something to say.
+    pub(crate) fn next_turn(&self) -> Time {
+        let due = self.upcoming.first().map_or(Time::END, |(due, _)| *due);
+        let expires = self.overdue.first().map_or(Time::END, |(due, _)| expiry(*due));
+        due.min(expires)
+    }
+
+    /// What has come about by now, one thing at a time. Of what has expired nothing is left.
+    pub(crate) fn turn(&mut self, now: Time) -> Option<(Turn, Booking)> {
+        if let Some((due, id)) = self.overdue.first().copied()
+            && expiry(due) <= now
+        {
+            let booking = self.by_id[&id];
+            self.remove(id);
+            return Some((Turn::Expired(id), booking));
+        }
+        let (due, id) = self.upcoming.first().copied()?;
+        if due > now {
+            return None;
+        }
+        self.upcoming.pop_first();
+        self.overdue.insert((due, id));
+        Some((Turn::Due(id), self.by_id[&id]))
+    }
+}
+
+/// From when on a booking of this time is no longer kept.
+fn expiry(due: Time) -> Time {
+    due + GRACE + Duration::from_nanos(1)
+}

@@ -1,0 +1,272 @@
+use std::time::Duration;
+
+use super::{Limiter, Reservation};
+use crate::bookings::{HORIZON, Turn};
+use crate::cost::Amounts;
+use crate::policy_group::{PolicyGroup, Question, Refusing, Standing};
+use crate::{Cost, Fingerprint, NotNow, Refusal, Subject, Time};
+
+/// Times that are promised and kept. A booked time counts against others as far as bookings are kept
+/// ([`Schedule`](crate::schedule::Schedule)); the bound of every bucket holds before all promises.
+impl Limiter {
+    /// Gives up the latest booking that the caller has for this fingerprint: nobody will come for it.
+    pub fn cancel_booking(&mut self, now: Time, caller: u32, fingerprint: Fingerprint) {
+        self.advance(now);
+        if let Some(id) = self.bookings.find_last(caller, fingerprint) {
+            self.end_booking(id, None);
+        }
+    }
+
+    /// The decision while there are bookings. Two rounds: whether the request fits everywhere, then taking it.
+    #[inline(never)]
+    pub(super) fn decide_among_bookings(
+        &mut self,
+        given: Time,
+        now: Time,
+        subject: Subject,
+        cost: Cost,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<Reservation, Refusal> {
+        let amounts = Amounts::from(cost);
+        let own = fingerprint.and_then(|fingerprint| self.bookings.find(subject.caller, fingerprint));
+        let standing = match own {
+            None => Standing::Fresh,
+            Some(own) if self.bookings.is_overdue(own, now) => Standing::Due { own },
+            Some(own) => Standing::Early { own },
+        };
+        let Some(standing) = self.standing_to_admit(now, subject, &amounts, standing) else {
+            return Err(self.refuse(given, subject, cost, standing, fingerprint));
+        };
+        if let Some(own) = standing.own() {
+            let due = self.bookings.get(own).due;
+            self.end_booking(own, Some(true));
+            if let Standing::InPlaceOf { other, .. } = standing {
+                self.move_booking(other, due);
+            }
+        }
+        let id = self.new_id();
+        let (mut shared, mut passed) = (0, 0);
+        for group in self.groups.iter_mut().filter(|group| group.applies_to(subject)) {
+            if group.observes() && !group.fits(now, subject, &amounts, Standing::Fresh, &self.bookings) {
+                passed |= group.bit();
+            } else {
+                shared |= group.force(now, subject, cost, id);
+            }
+        }
+        Ok(Reservation {
+            id,
+            subject,
+            cost,
+            admitted: now,
+            shared,
+            passed,
+        })
+    }
+
+    /// The standing by which the request can be admitted, if there is one.
+    fn standing_to_admit(
+        &self,
+        now: Time,
+        subject: Subject,
+        amounts: &Amounts,
+        standing: Standing,
+    ) -> Option<Standing> {
+        let refusing = |standing| {
+            let mut groups = self.enforcing(subject);
+            groups.find(|group| !group.fits(now, subject, amounts, standing, &self.bookings))
+        };
+        let Some(group) = refusing(standing) else {
+            return Some(standing);
+        };
+        let Standing::Early { own } = standing else {
+            return None;
+        };
+        let other = group.earliest_overdue(subject)?;
+        let in_place = Standing::InPlaceOf { own, other };
+        refusing(in_place).is_none().then_some(in_place)
+    }
+
+    /// Says why the request is refused, and books a time for it if that is possible.
+    pub(super) fn refuse(
+        &mut self,
+        given: Time,
+        subject: Subject,
+        cost: Cost,
+        standing: Standing,
+        fingerprint: Option<Fingerprint>,
+    ) -> Refusal {
+        let now = self.latest;
+        let amounts = Amounts::from(cost);
+        if let (Standing::Early { .. }, Some(fingerprint)) = (standing, fingerprint) {
+            return self.refuse_early(given, subject, cost, fingerprint);
+        }
+        let question = Question {
+            given,
+            now,
+            subject,
+            amounts: &amounts,
+            standing,
+        };
+        let mut refusing = Refusing {
+            is_bookable: true,
+            ..Refusing::default()
+        };
+        for (index, group) in self.groups.iter().enumerate() {
+            if group.applies_to(subject)
+                && !group.observes()
+                && let Err(never) = group.check(index, question, &self.bookings, &mut refusing)
+            {
+                return Refusal::NeverFits(never);
+            }
+        }
+        let due = match (standing, fingerprint) {
+            (Standing::Due { own }, _) => Some(self.book_anew(own, subject, &refusing)),
+            (_, Some(fingerprint)) => self.book(subject, cost, fingerprint, &refusing),
+            (_, None) => None,
+        };
+        let mut not_now = NotNow::new(std::mem::take(&mut refusing.refused));
+        match due {
+            Some(due) => {
+                not_now.booked = true;
+                not_now.wait = not_now.wait.max(due.since(given));
+            }
+            None if refusing.is_booked_up => {
+                not_now.exact = false;
+                if fingerprint.is_some() {
+                    not_now.wait += self.spread(subject, &refusing);
+                }
+            }
+            None => {}
+        }
+        Refusal::NotNow(not_now)
+    }
+
+    /// A request that has a booking, comes before its time, and finds nothing: it is told its time again. If it was told
+    /// just now, this is another request that is merely equal, and gets a time of its own.
+    fn refuse_early(
+        &mut self,
+        given: Time,
+        subject: Subject,
+        cost: Cost,
+        fingerprint: Fingerprint,
+    ) -> Refusal {
+        let told = self.bookings.tell(subject.caller, fingerprint, self.latest);
+        let as_fresh = told.map_or(Some(fingerprint), |_| None);
+        let refusal = self.refuse(given, subject, cost, Standing::Fresh, as_fresh);
+        match (told, refusal) {
+            (Some(id), Refusal::NotNow(mut not_now)) => {
+                let wait = self.bookings.get(id).due.since(given);
+                for refused in &mut not_now.refused {
+                    refused.wait = refused.wait.min(wait);
+                }
+                Refusal::NotNow(NotNow {
+                    wait,
+                    exact: true,
+                    booked: true,
+                    ..not_now
+                })
+            }
+            (_, refusal) => refusal,
+        }
+    }
+
+    /// Books the time at which all of the refusing buckets can give what is asked for.
+    fn book(
+        &mut self,
+        subject: Subject,
+        cost: Cost,
+        fingerprint: Fingerprint,
+        refusing: &Refusing,
+    ) -> Option<Time> {
+        let now = self.latest;
+        let amounts = Amounts::from(cost);
+        let is_near = refusing.due > now && refusing.due.since(now) <= HORIZON;
+        if !refusing.is_bookable || !is_near || !self.bookings.have_room(subject.caller) {
+            return None;
+        }
+        let mut groups = self.groups.iter_mut();
+        if !groups.all(|group| {
+            group.observes() || !group.applies_to(subject) || group.can_book(now, subject, &amounts)
+        }) {
+            return None;
+        }
+        let due = self.free_time(subject, refusing.due);
+        let id = self.bookings.add(now, due, subject, cost, fingerprint);
+        let booking = self.bookings.get(id);
+        self.in_groups(subject, |group| group.book(now, id, &booking));
+        self.note_turns(subject, refusing, false);
+        self.next_turn = self.next_turn.min(due);
+        Some(due)
+    }
+
+    /// A booking that could not be kept gets the first time at which it can be, before everybody who has a later one.
+    fn book_anew(&mut self, id: u64, subject: Subject, refusing: &Refusing) -> Time {
+        let soonest = self.latest + Duration::from_nanos(1);
+        let due = self.free_time(subject, refusing.due.max(soonest));
+        self.move_booking(id, due);
+        self.note_turns(subject, refusing, true);
+        due
+    }
+
+    /// The first instant from `due` on that no booking has on any of the subject's rows.
+    fn free_time(&self, subject: Subject, mut due: Time) -> Time {
+        while self.enforcing(subject).any(|group| group.has_time(subject, due)) {
+            due = due + Duration::from_nanos(1);
+        }
+        due
+    }
+
+    /// The buckets that determined a time: the next one comes after it.
+    fn note_turns(&mut self, subject: Subject, refusing: &Refusing, is_anew: bool) {
+        for (index, place, tick, time) in &refusing.turns {
+            if *time == refusing.due {
+                self.groups[*index].set_end(subject, *place, *tick, is_anew);
+            }
+        }
+    }
+
+    /// How much later than the end of all bookings a request is told to come back that could book no time, so that not all
+    /// of them come at the same time.
+    fn spread(&mut self, subject: Subject, refusing: &Refusing) -> Duration {
+        let mut longest = Duration::ZERO;
+        for (index, place, _, time) in &refusing.turns {
+            if *time == refusing.due {
+                longest = longest.max(self.groups[*index].spread(subject, *place));
+            }
+        }
+        longest
+    }
+
+    fn move_booking(&mut self, id: u64, due: Time) {
+        let booking = self.bookings.get(id);
+        self.in_groups(booking.subject, |group| group.move_booking(id, &booking, due));
+        self.bookings.move_to(id, due);
+        self.next_turn = self.next_turn.min(due);
+    }
+
+    fn end_booking(&mut self, id: u64, was_kept: Option<bool>) {
+        let booking = self.bookings.get(id);
+        self.bookings.remove(id);
+        self.in_groups(booking.subject, |group| group.end_booking(id, &booking, was_kept));
+    }
+
+    pub(super) fn turn_bookings(&mut self, now: Time) {
+        while let Some((turn, booking)) = self.bookings.turn(now) {
+            self.in_groups(booking.subject, |group| match turn {
+                Turn::Due(id) => group.become_due(id, &booking),
+                Turn::Expired(id) => group.end_booking(id, &booking, Some(false)),
+            });
+        }
+    }
+
+    fn in_groups(&mut self, subject: Subject, mut change: impl FnMut(&mut PolicyGroup)) {
+        let applying = |group: &&mut PolicyGroup| group.applies_to(subject) && !group.observes();
+        self.groups.iter_mut().filter(applying).for_each(&mut change);
+    }
+
+    fn enforcing(&self, subject: Subject) -> impl Iterator<Item = &PolicyGroup> {
+        self.groups
+            .iter()
+            .filter(move |group| group.applies_to(subject) && !group.observes())
+    }
+}

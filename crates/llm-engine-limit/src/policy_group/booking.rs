@@ -1,0 +1,214 @@
+use std::time::Duration;
+
+use super::PolicyGroup;
+use crate::bookings::{Booking, Bookings};
+use crate::bucket::Bucket;
+use crate::cost::Amounts;
+use crate::meter::Meter;
+use crate::schedule::Schedule;
+use crate::{Subject, Time};
+
+/// What a request may take, by the booking that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has none: what is left after those who have one.
+    Fresh,
+    /// It has one and comes before its time: the same, its own left aside.
+    Early {
+        /// Its own.
+        own: u64,
+    },
+    /// It comes before its time, while another's time has passed: it takes the other's place.
+    InPlaceOf {
+        /// Its own.
+        own: u64,
+        /// The other's.
+        other: u64,
+    },
+    /// It comes at its time or a little later: whatever is there.
+    Due {
+        /// Its own.
+        own: u64,
+    },
+}
+
+impl Standing {
+    pub(crate) fn own(self) -> Option<u64> {
+        match self {
+            Self::Fresh => None,
+            Self::Early { own } | Self::InPlaceOf { own, .. } | Self::Due { own } => Some(own),
+        }
+    }
+}
+
+/// What bookings mean for a policy group. Nothing here is on the way of a request while there are none.
+impl PolicyGroup {
+    /// Whether the request can be admitted.
+    pub(crate) fn fits(
+        &self,
+        now: Time,
+        subject: Subject,
+        amounts: &Amounts,
+        standing: Standing,
+        bookings: &Bookings,
+    ) -> bool {
+        let row = self.buckets.find(subject);
+        let schedule = self.schedule(row);
+        let mut meters = self.meters.iter().zip(self.row_buckets(row));
+        row.is_none_or(|row| self.running.has_place(row))
+            && meters.all(|(meter, bucket)| fits(meter, bucket, now, amounts, standing, schedule, bookings))
+    }
+
+    /// The earliest booking of the subject's row whose time has passed.
+    pub(crate) fn earliest_overdue(&self, subject: Subject) -> Option<u64> {
+        self.schedule(self.buckets.find(subject))?.earliest_overdue()
+    }
+
+    /// Whether the caller may book so much more, and there is a row to book it on.
+    pub(crate) fn can_book(&mut self, now: Time, subject: Subject, amounts: &Amounts) -> bool {
+        let row = self.row(now, subject);
+        let ticks = self.ticks_of(amounts);
+        let schedule = self.schedules.entry(row);
+        let schedule = schedule.or_insert_with(|| Schedule::new(self.meters.len()));
+        !self.buckets.is_overflow(row)
+            && (self.partition.is_per_caller() || schedule.has_share(subject.caller, &self.meters, &ticks))
+    }
+
+    pub(crate) fn has_time(&self, subject: Subject, due: Time) -> bool {
+        let schedule = self.schedule(self.buckets.find(subject));
+        schedule.is_some_and(|schedule| schedule.has_time(due))
+    }
+
+    pub(crate) fn book(&mut self, now: Time, id: u64, booking: &Booking) {
+        let row = self.row(now, booking.subject);
+        let ticks = self.ticks_of(&Amounts::from(booking.cost));
+        let caller = (!self.partition.is_per_caller()).then_some(booking.subject.caller);
+        let meters = self.meters.len();
+        let schedule = self.schedules.entry(row);
+        let schedule = schedule.or_insert_with(|| Schedule::new(meters));
+        schedule.add(booking.due, id, caller, &ticks);
+    }
+
+    /// A booking's time has come.
+    pub(crate) fn become_due(&mut self, id: u64, booking: &Booking) {
+        let ticks = self.ticks_of(&Amounts::from(booking.cost));
+        if let Some(schedule) = self.schedule_mut(booking.subject) {
+            schedule.become_due(booking.due, id, booking.subject.caller, &ticks);
+        }
+    }
+
+    /// A booking gets another time, which is after now.
+    pub(crate) fn move_booking(&mut self, id: u64, booking: &Booking, later: Time) {
+        let ticks = self.ticks_of(&Amounts::from(booking.cost));
+        if let Some(schedule) = self.schedule_mut(booking.subject) {
+            schedule.move_to(booking.due, id, later, &ticks);
+        }
+    }
+
+    /// A booking has ended: it was kept, or nobody came, or (`None`) nobody is waiting for it any more.
+    pub(crate) fn end_booking(&mut self, id: u64, booking: &Booking, was_kept: Option<bool>) {
+        let ticks = self.ticks_of(&Amounts::from(booking.cost));
+        let many = self.schedules.len() > SCHEDULES;
+        let Some(row) = self.buckets.find(booking.subject) else {
+            return;
+        };
+        let Some(schedule) = self.schedules.get_mut(&row) else {
+            return;
+        };
+        schedule.end(booking.due, id, booking.subject.caller, &ticks, was_kept);
+        if many && schedule.is_empty() {
+            self.schedules.remove(&row);
+        }
+    }
+
+    /// The bucket at this place determined the time of a booking.
+    pub(crate) fn set_end(&mut self, subject: Subject, place: usize, tick: u64, is_anew: bool) {
+        if let Some(schedule) = self.schedule_mut(subject) {
+            if is_anew {
+                schedule.set_front(place, tick);
+            } else {
+                schedule.set_end(place, tick);
+            }
+        }
+    }
+
+    /// How much later than the end of its schedule a bucket says: a little more each time.
+    pub(crate) fn spread(&mut self, subject: Subject, place: usize) -> Duration {
+        let Some(schedule) = self.schedule_mut(subject) else {
+            return Duration::ZERO;
+        };
+        schedule.spread(place)
+    }
+
+    pub(super) fn schedule(&self, row: Option<u32>) -> Option<&Schedule> {
+        self.schedules.get(&row?)
+    }
+
+    /// The buckets of a row, all full where there is none.
+    pub(super) fn row_buckets(&self, row: Option<u32>) -> impl Iterator<Item = Bucket> {
+        let buckets = row.and_then(|row| self.buckets.get(row));
+        (0..self.meters.len()).map(move |place| buckets.map_or(Bucket::FULL, |buckets| buckets[place]))
+    }
+
+    fn schedule_mut(&mut self, subject: Subject) -> Option<&mut Schedule> {
+        let row = self.buckets.find(subject)?;
+        self.schedules.get_mut(&row)
+    }
+
+    fn ticks_of(&self, amounts: &Amounts) -> Vec<u64> {
+        let meters = self.meters.iter();
+        meters.map(|meter| meter.ticks_of(amounts)).collect()
+    }
+}
+
+/// Rows whose rate of kept bookings is remembered while they have none.
+const SCHEDULES: usize = 1_000;
+
+/// Whether a bucket can give what is asked for.
+pub(super) fn fits(
+    meter: &Meter,
+    bucket: Bucket,
+    now: Time,
+    amounts: &Amounts,
+    standing: Standing,
+    schedule: Option<&Schedule>,
+    bookings: &Bookings,
+) -> bool {
+    let asked = amounts.of(meter.unit());
+    if asked == 0 || asked > meter.burst() {
+        return asked == 0;
+    }
+    let ticks = meter.ticks_at(now);
+    let own_ticks = meter.ticks_of(amounts);
+    let after = bucket.level(ticks).saturating_add(own_ticks);
+    let most = meter.burst_ticks();
+    let Some(schedule) = schedule.filter(|_| meter.refills()) else {
+        return after <= most;
+    };
+    let other = match standing {
+        Standing::Due { .. } => return after <= most + meter.slack,
+        Standing::InPlaceOf { other, .. } => Some(other),
+        Standing::Fresh | Standing::Early { .. } => None,
+    };
+    let other = other.map(|id| {
+        let booking = bookings.get(id);
+        (booking.due, id, meter.ticks_of(&Amounts::from(booking.cost)))
+    });
+    if let Some((due, id, others_ticks)) = other
+        && schedule.has_overdue(due, id)
+        && own_ticks <= others_ticks
+    {
+        return after <= most + meter.slack;
+    }
+    let after = after.saturating_add(schedule.held_back(meter.place, other));
+    if after > most {
+        return false;
+    }
+    let Some((due, id)) = schedule.next_but(standing.own()) else {
+        return true;
+    };
+    let next = bookings.get(id);
+    let next_ticks = meter.ticks_of(&Amounts::from(next.cost));
+    let refilled = meter.ticks_at(due).saturating_sub(ticks);
+    after + schedule.held_back_for(next.subject.caller, next_ticks) <= most + refilled
+}
