@@ -1,17 +1,40 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-use llm_engine_limit::{Cost, Level, Limiter, Policy, Reservation, Subject, Time, Unit};
-use tokio::time::Instant;
+use jiff::Timestamp;
+use llm_engine_limit::{Cost, Level, Limiter, LimiterOptions, Policy, Refused, Reservation, Subject, Time};
+use tokio::time::{Instant, sleep_until};
 
-use crate::{Caller, Refusal, Route};
+use crate::arrival::{address_number, user_number};
+use crate::explain::{Verdict, views};
+use crate::hold::{Held, Holding};
+use crate::journal::Journal;
+use crate::names::Names;
+use crate::policies::{Policies, name_all};
+use crate::report::Record;
+use crate::{Arrival, Caller, CallerSetup, JournalError, PolicySetup, Refusal, Route, SetupError};
 
 /// The limiter with the clock and the lock that it does not have itself.
 #[derive(Debug)]
 pub(crate) struct Limits {
     /// A plain mutex: it is held for a few table look-ups and never across an await.
-    limiter: Mutex<Limiter>,
+    state: Mutex<State>,
     epoch: Instant,
-    counts_input: bool,
+    wall_clock: fn() -> Timestamp,
+    /// Opened when there is something to keep.
+    journal: OnceLock<Journal>,
+    journal_path: Option<PathBuf>,
+    holding: Arc<Holding>,
+    counts_input: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    limiter: Limiter,
+    policies: Policies,
+    names: Names,
 }
 
 /// Proof of admission. Dropped, it settles: before anything was counted all of it is given back, then what has been
@@ -24,44 +47,229 @@ pub(crate) struct Permit {
     counted: Cost,
 }
 
+/// Who asks for what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask<'a> {
+    pub(crate) subject: Subject,
+    pub(crate) cost: Cost,
+    pub(crate) arrival: &'a Arrival<'a>,
+}
+
 impl Limits {
-    pub(crate) fn new(policies: Vec<Policy>) -> Self {
-        let units = policies
-            .iter()
-            .flat_map(|policy| &policy.quotas)
-            .map(|(unit, _)| *unit);
-        let counts_input = units
-            .clone()
-            .any(|unit| matches!(unit, Unit::InputTokens | Unit::Tokens));
-        Self {
-            limiter: Mutex::new(Limiter::new(policies)),
+    /// Limits as they were when they were last kept in the journal, if there is one.
+    pub(crate) fn start(
+        policies: Vec<PolicySetup>,
+        names: Names,
+        wall_clock: fn() -> Timestamp,
+        journal_path: Option<PathBuf>,
+    ) -> Result<Self, SetupError> {
+        let state = State {
+            limiter: Limiter::with_options(
+                Vec::new(),
+                LimiterOptions {
+                    hash_seed: random_seed(),
+                    ..LimiterOptions::default()
+                },
+            ),
+            policies: Policies::default(),
+            names,
+        };
+        let limits = Self {
+            state: Mutex::new(state),
             epoch: Instant::now(),
-            counts_input,
-        }
+            wall_clock,
+            journal: OnceLock::new(),
+            journal_path,
+            holding: Arc::default(),
+            counts_input: AtomicBool::new(false),
+        };
+        limits.set_policies(policies)?;
+        Ok(limits)
     }
 
     /// Whether any quota counts the tokens of prompts, so that it is worth asking for their number.
     pub(crate) fn counts_input(&self) -> bool {
-        self.counts_input
+        self.counts_input.load(Ordering::Relaxed)
     }
 
-    /// Admits the request, or says why not and when.
-    pub(crate) fn admit(
+    /// Whether a request that names no maximum reserves only what answers usually need.
+    pub(crate) fn learns_output(&self, subject: Subject) -> bool {
+        self.state().policies.learn_output(subject)
+    }
+
+    /// The policies that are in force.
+    pub(crate) fn policies(&self) -> Arc<[PolicySetup]> {
+        Arc::clone(&self.state().policies.setups)
+    }
+
+    /// Admits the request, now or, where it may be held, at its booked time; or says why not and when.
+    pub(crate) async fn admit(
         self: &Arc<Self>,
-        caller: &Caller,
-        route: &Route,
-        cost: Cost,
+        ask: Ask<'_>,
+        record: &mut Record,
     ) -> Result<Permit, Refusal> {
-        let reservation = self.limiter().admit(self.now(), subject(caller, route), cost)?;
-        Ok(Permit {
-            limits: Arc::clone(self),
-            reservation: Some(reservation),
-            counted: Cost::NOTHING,
-        })
+        let begun = Instant::now();
+        let mut held: Option<Held> = None;
+        loop {
+            let not_now = match self.decide(ask, record) {
+                Ok(permit) => {
+                    if let Some(held) = held {
+                        held.ended();
+                    }
+                    return Ok(permit);
+                }
+                Err(refusal) => refusal,
+            };
+            let until = not_now.hold.and_then(|longest| {
+                let until = Instant::now() + not_now.refusal.retry_after?;
+                (until <= begun + longest).then_some(until)
+            });
+            if held.is_none() && until.is_some() {
+                held = self.hold(ask);
+            }
+            let (Some(until), Some(_)) = (until, &held) else {
+                if let Some(held) = held {
+                    held.ended();
+                }
+                record.refused(&not_now.refusal);
+                return Err(not_now.refusal);
+            };
+            sleep_until(until).await;
+            record.held(begun.elapsed());
+        }
     }
 
-    pub(crate) fn levels(&self, caller: &Caller, route: &Route) -> Vec<Level> {
-        self.limiter().levels(self.now(), subject(caller, route))
+    /// One decision, with what it takes to explain it.
+    fn decide(self: &Arc<Self>, ask: Ask<'_>, record: &mut Record) -> Result<Permit, NotNow> {
+        let Ask {
+            subject,
+            cost,
+            arrival,
+        } = ask;
+        let mut state = self.state();
+        let now = self.now();
+        let before = state.limiter.levels(now, subject);
+        let decision = state
+            .limiter
+            .admit_or_book(now, subject, cost, arrival.fingerprint);
+        match decision {
+            Ok(reservation) => {
+                let observed = if reservation.would_be_refused() {
+                    state.limiter.observed(&reservation)
+                } else {
+                    Vec::new()
+                };
+                drop(state);
+                record.decided(cost, views(&before, cost, &observed, Verdict::WouldRefuse));
+                Ok(Permit {
+                    limits: Arc::clone(self),
+                    reservation: Some(reservation),
+                    counted: Cost::NOTHING,
+                })
+            }
+            Err(refusal) => {
+                let refused = refused(&refusal);
+                let hold = refused.iter().map(|refused| state.policies.hold(&refused.policy));
+                let hold = hold.min().unwrap_or_default().max(arrival.wait);
+                drop(state);
+                record.decided(cost, views(&before, cost, &refused, Verdict::Refuses));
+                let refusal = Refusal::from(refusal);
+                Err(NotNow {
+                    hold: (!hold.is_zero() && refusal.retry_after.is_some()).then_some(hold),
+                    refusal,
+                })
+            }
+        }
+    }
+
+    fn hold(self: &Arc<Self>, ask: Ask<'_>) -> Option<Held> {
+        let limits = Arc::clone(self);
+        let (caller, fingerprint) = (ask.subject.caller, ask.arrival.fingerprint);
+        let give_up = move || {
+            let now = limits.now();
+            limits.state().limiter.cancel_booking(now, caller, fingerprint);
+        };
+        self.holding.enter(caller, ask.arrival.bytes, give_up)
+    }
+
+    pub(crate) fn levels(&self, subject: Subject) -> Vec<Level> {
+        let state = self.state();
+        state.limiter.levels(self.now(), subject)
+    }
+
+    /// Puts other policies in force, for callers of whom the new ones get numbers. `make` is given these.
+    pub(crate) fn reload<T>(
+        &self,
+        callers: Vec<CallerSetup>,
+        policies: Vec<PolicySetup>,
+        make: impl FnOnce(Vec<CallerSetup>, &Names) -> T,
+    ) -> Result<T, SetupError> {
+        let made = {
+            let mut state = self.state();
+            name_all(&mut state.names, &[], &callers);
+            make(callers, &state.names)
+        };
+        self.set_policies(policies)?;
+        Ok(made)
+    }
+
+    fn set_policies(&self, setups: Vec<PolicySetup>) -> Result<(), SetupError> {
+        let mut state = self.state();
+        let now = self.now();
+        let policies = Policies::new(setups, &mut state.names, now, (self.wall_clock)())?;
+        self.counts_input.store(policies.count_input(), Ordering::Relaxed);
+        state.limiter.reload(now, &policies.limits);
+        state.policies = policies;
+        if let Some(path) = &self.journal_path
+            && self.journal.get().is_none()
+            && state.policies.limits.iter().any(Policy::is_durable)
+        {
+            let journal = Journal::open(path)?;
+            self.remember(&mut state, &journal)?;
+            // Nobody else sets it: the lock is held.
+            let _ = self.journal.set(journal);
+        }
+        Ok(())
+    }
+
+    /// Takes the calendars from what the clock on the wall shows now: it may have been set.
+    pub(crate) fn look_at_the_wall(&self) {
+        let mut state = self.state();
+        let now = self.now();
+        for calendar in state.policies.calendars(now, (self.wall_clock)()) {
+            state.limiter.follow(now, &calendar);
+        }
+    }
+
+    /// How far the clock on the wall is ahead of the limiter's.
+    pub(crate) fn wall_offset(&self) -> Duration {
+        let wall = (self.wall_clock)().duration_since(Timestamp::UNIX_EPOCH);
+        Duration::try_from(wall)
+            .unwrap_or_default()
+            .saturating_sub(self.epoch.elapsed())
+    }
+
+    /// Writes what has changed into the journal. Blocks until it is on the disk.
+    pub(crate) fn keep(&self) -> Result<(), JournalError> {
+        let Some(journal) = self.journal.get() else {
+            return Ok(());
+        };
+        let mut state = self.state();
+        let saved = state.limiter.save(self.now());
+        let at = (self.wall_clock)();
+        let entries = journal.entries(&saved, &state.names, &state.policies.limits, at);
+        drop(state);
+        journal.store(&entries)
+    }
+
+    /// Takes back what the journal has.
+    fn remember(&self, state: &mut State, journal: &Journal) -> Result<(), JournalError> {
+        let wall = (self.wall_clock)();
+        for (saved, at) in journal.load(&state.names, &state.policies.limits)? {
+            let age = Duration::try_from(wall.duration_since(at)).unwrap_or_default();
+            state.limiter.restore(self.now(), &saved, age);
+        }
+        Ok(())
     }
 
     fn now(&self) -> Time {
@@ -70,9 +278,28 @@ impl Limits {
 
     /// A panic while the lock was held would be a bug in the limiter's arithmetic; its state is consistent between
     /// steps, and going on limiting beats refusing everybody.
-    fn limiter(&self) -> MutexGuard<'_, Limiter> {
-        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Not admitted now, and how long the request may be held.
+struct NotNow {
+    refusal: Refusal,
+    hold: Option<Duration>,
+}
+
+fn refused(refusal: &llm_engine_limit::Refusal) -> Vec<Refused> {
+    match refusal {
+        llm_engine_limit::Refusal::NeverFits(never) => vec![never.clone().into()],
+        llm_engine_limit::Refusal::NotNow(not_now) => not_now.refused.clone(),
+    }
+}
+
+/// A secret of this process, so that nobody can choose addresses whose hashes collide.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(())
 }
 
 impl Permit {
@@ -85,17 +312,20 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(reservation) = self.reservation.take() {
-            self.limits
-                .limiter()
-                .settle(self.limits.now(), reservation, self.counted);
+            let mut state = self.limits.state();
+            state.limiter.settle(self.limits.now(), reservation, self.counted);
         }
     }
 }
 
-fn subject(caller: &Caller, route: &Route) -> Subject {
+pub(crate) fn subject(caller: &Caller, route: &Route, arrival: &Arrival<'_>) -> Subject {
+    let user = arrival.user.filter(|_| caller.names_users);
     Subject {
         caller: caller.id,
         team: caller.team,
         model: route.id,
+        route: arrival.route_number(),
+        address: address_number(arrival.address),
+        user: user.map(user_number).unwrap_or_default(),
     }
 }

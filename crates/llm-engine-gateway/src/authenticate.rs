@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::CallerSetup;
+use crate::names::{Names, team_name};
 
 /// Who sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,9 @@ pub struct Caller {
     /// The number by which policies know the caller.
     pub(crate) id: u32,
     pub(crate) team: u32,
+    pub(crate) names_users: bool,
+    /// Whether it may see what concerns other callers.
+    pub is_operator: bool,
 }
 
 /// No caller has this key.
@@ -64,19 +68,21 @@ impl fmt::Debug for Callers {
 }
 
 impl Callers {
-    /// Each caller's id is its position.
-    pub(crate) fn new(callers: Vec<CallerSetup>) -> Self {
-        let caller = |(id, setup): (u32, CallerSetup)| {
-            (
-                setup.api_key.0,
-                Caller {
-                    name: setup.name.into(),
-                    id,
-                    team: setup.team,
-                },
-            )
+    /// Every caller and its team has a number already.
+    pub(crate) fn new(callers: Vec<CallerSetup>, names: &Names) -> Self {
+        let number = |number: Option<u32>| number.expect("all callers and teams have numbers");
+        let caller = |setup: CallerSetup| {
+            let team = team_name(&setup.name, setup.team.as_deref());
+            let caller = Caller {
+                id: number(names.callers.find(&setup.name)),
+                team: number(names.teams.find(&team)),
+                name: setup.name.into(),
+                names_users: setup.names_users,
+                is_operator: setup.is_operator,
+            };
+            (setup.api_key.0, caller)
         };
-        Self((0..).zip(callers).map(caller).collect())
+        Self(callers.into_iter().map(caller).collect())
     }
 
     pub(crate) fn authenticate(&self, api_key: &str) -> Result<Caller, Unauthenticated> {

@@ -1,12 +1,13 @@
 use llm_engine_wire::openai::Request;
 use serde_json::{Map, Value};
 
+use crate::admit::{Ask, subject};
 use crate::attempt::attempt;
 use crate::price::price;
 use crate::report::Record;
 use crate::settle::Running;
 use crate::stream::AnswerStream;
-use crate::{Caller, Failure, Gateway, Refusal, Route};
+use crate::{Arrival, Caller, Failure, Gateway, Refusal, Route};
 
 /// What a request led to. Its permit lives in the body, and is settled when the body ends or is dropped.
 #[derive(Debug)]
@@ -59,29 +60,37 @@ impl Gateway {
         caller: &Caller,
         route: &Route,
         request: &Request,
-        request_id: &str,
+        arrival: &Arrival<'_>,
     ) -> Result<AnswerBody, CompleteError> {
-        let mut record = Record::begin(request_id, caller, route);
+        let at = (self.wall_clock)();
+        let mut record = Record::begin(&self.explanations, arrival, caller, route, at);
         // Shutting down waits also for those that wait for a place.
         let _token = self.requests.tasks.token();
+        let subject = subject(caller, route, arrival);
         let prepared = async {
             self.refuse_while_draining()?;
-            let price = price(route, request, self.limits.counts_input()).await;
-            let permit = self.limits.admit(caller, route, price.cost)?;
+            let learned = self.limits.learns_output(subject);
+            let price = price(route, request, self.limits.counts_input(), learned).await;
+            let ask = Ask {
+                subject,
+                cost: price.cost,
+                arrival,
+            };
+            let permit = self.unless_cut_off(self.limits.admit(ask, &mut record)).await??;
             let place = self.unless_cut_off(route.queue.place()).await??;
             route.refuse_while_down()?;
             Ok((price, permit, place))
         };
-        let (price, permit, place) = prepared.await.inspect_err(|error| record.ended_by(error))?;
+        let prepared = prepared.await;
+        let (price, permit, place) = prepared.inspect_err(|error| record.ended_by(error))?;
         record.admitted();
         let running = Running::new(
-            permit,
-            place,
-            record,
-            route.deployment.clone(),
-            request_id,
+            (permit, place, record),
+            route,
+            (price.max_output_tokens, request.answers()),
+            arrival.request_id,
             &self.requests,
         );
-        Ok(attempt(route, request, price, request_id, running).await?)
+        Ok(attempt(route, request, price, arrival.request_id, running).await?)
     }
 }

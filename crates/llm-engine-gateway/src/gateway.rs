@@ -1,29 +1,37 @@
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admit::Limits;
+use crate::admit::{Limits, subject};
 use crate::authenticate::Callers;
 use crate::deployment::Deployment;
+use crate::explain::Explanations;
+use crate::housekeeping::keep_house;
+use crate::learn::AnswerLengths;
+use crate::names::Names;
+use crate::policies::name_all;
 use crate::resolve::Routes;
 use crate::settle::Requests;
 use crate::supervise::Worker;
 use crate::wait::Queue;
 use crate::{
-    Caller, CompleteError, DeploymentSetup, Level, ModelSetup, Refusal, Route, Setup, SetupError,
-    Unauthenticated, UnknownModel,
+    Arrival, Caller, CallerSetup, CompleteError, DeploymentSetup, Explanation, Level, ModelSetup,
+    PolicySetup, Refusal, Route, Setup, SetupError, Unauthenticated, UnknownModel,
 };
 
 /// Callers, routes, limits and deployments: all that requests need and share.
 #[derive(Debug)]
 pub struct Gateway {
-    callers: Callers,
+    callers: RwLock<Callers>,
     routes: Routes,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) explanations: Arc<Explanations>,
+    pub(crate) wall_clock: fn() -> Timestamp,
     pub(crate) requests: Requests,
     draining: AtomicBool,
     workers: TaskTracker,
@@ -44,14 +52,26 @@ impl Gateway {
         let workers = TaskTracker::new();
         let stop_workers = CancellationToken::new();
         let stop_on_error = stop_workers.clone().drop_guard();
-        let routes: Result<Vec<Route>, SetupError> = (0..)
-            .zip(setup.models)
-            .map(|(id, model)| route(id, model, &setup.socket_folder, &workers, &stop_workers))
+        let mut names = Names::default();
+        name_all(&mut names, &setup.models, &setup.callers);
+        let routes: Result<Vec<Route>, SetupError> = setup
+            .models
+            .into_iter()
+            .map(|model| {
+                let id = names.model(&model.name);
+                route(id, model, &setup.socket_folder, &workers, &stop_workers)
+            })
             .collect();
+        let callers = Callers::new(setup.callers, &names);
+        let limits = Limits::start(setup.policies, names, setup.wall_clock, setup.journal)?;
+        let limits = Arc::new(limits);
+        workers.spawn(keep_house(Arc::clone(&limits), stop_workers.clone()));
         let gateway = Self {
-            callers: Callers::new(setup.callers),
+            callers: RwLock::new(callers),
             routes: Routes::new(routes?),
-            limits: Arc::new(Limits::new(setup.policies)),
+            limits,
+            explanations: Arc::new(Explanations::new()),
+            wall_clock: setup.wall_clock,
             requests: Requests::default(),
             draining: AtomicBool::new(false),
             workers,
@@ -65,7 +85,8 @@ impl Gateway {
     /// # Errors
     /// [`Unauthenticated`] if nobody has.
     pub fn authenticate(&self, api_key: &str) -> Result<Caller, Unauthenticated> {
-        self.callers.authenticate(api_key)
+        let callers = self.callers.read().unwrap_or_else(PoisonError::into_inner);
+        callers.authenticate(api_key)
     }
 
     /// What stands behind the name of a model.
@@ -82,10 +103,33 @@ impl Gateway {
         self.routes.all()
     }
 
-    /// How every quota that applies to this caller's requests for this model stands.
+    /// How every quota stands that applies to such a request of this caller for this model.
     #[must_use]
-    pub fn levels(&self, caller: &Caller, route: &Route) -> Vec<Level> {
-        self.limits.levels(caller, route)
+    pub fn levels(&self, caller: &Caller, route: &Route, arrival: &Arrival<'_>) -> Vec<Level> {
+        self.limits.levels(subject(caller, route, arrival))
+    }
+
+    /// The policies that are in force.
+    #[must_use]
+    pub fn policies(&self) -> Arc<[PolicySetup]> {
+        self.limits.policies()
+    }
+
+    /// What became of a request, if it is one of the latest.
+    #[must_use]
+    pub fn explain(&self, request_id: &str) -> Option<Arc<Explanation>> {
+        self.explanations.find(request_id)
+    }
+
+    /// Puts other callers and policies in force. Requests that are running go on; see
+    /// [`Limiter::reload`](llm_engine_limit::Limiter::reload) for what becomes of their quotas.
+    ///
+    /// # Errors
+    /// [`SetupError`] if a policy can't be enforced as written; nothing has changed then.
+    pub fn reload(&self, callers: Vec<CallerSetup>, policies: Vec<PolicySetup>) -> Result<(), SetupError> {
+        let callers = self.limits.reload(callers, policies, Callers::new)?;
+        *self.callers.write().unwrap_or_else(PoisonError::into_inner) = callers;
+        Ok(())
     }
 
     /// From now on new requests are refused.
@@ -180,6 +224,8 @@ fn route(
         aliases: model.aliases,
         chat_template_for_prompts: model.chat_template_for_prompts,
         default_output_tokens: model.default_output_tokens,
+        price: model.price,
+        answer_lengths: Arc::new(AnswerLengths::new()),
         deployment: Arc::new(deployment),
     })
 }

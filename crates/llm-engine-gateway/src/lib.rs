@@ -18,28 +18,53 @@
 //! (`supervise.rs`). The crate knows nothing of the HTTP server in front of it.
 
 mod admit;
+mod arrival;
 mod attempt;
 mod authenticate;
+mod calendars;
 mod complete;
 mod deployment;
+mod explain;
 mod failure;
 mod gateway;
+mod hold;
+mod housekeeping;
+mod journal;
+mod learn;
+mod names;
+mod policies;
 mod price;
 mod refusal;
 mod report;
 mod resolve;
 mod settle;
 mod setup;
+mod simulate;
 mod stream;
 mod supervise;
 mod wait;
 
+pub use arrival::{Arrival, ROUTES};
 pub use authenticate::{ApiKeyDigest, Caller, Unauthenticated};
 pub use complete::{AnswerBody, CompleteError};
+pub use explain::{Explanation, QuotaView, Verdict, in_units, unit_name};
 pub use failure::{Failure, Fault};
 pub use gateway::Gateway;
-pub use llm_engine_limit::{Counted, Level, Match, Per, Policy, Quota, QuotaError, Unit};
+pub use journal::JournalError;
+pub use llm_engine_limit::{
+    Budget, Counted, Fingerprint, Level, Limiter, Mode, Per, Period, Quota, QuotaError, Unit,
+};
 pub use refusal::{Refusal, RefusalCode};
 pub use resolve::{Route, RouteStatus, UnknownModel};
-pub use setup::{CallerSetup, DeploymentSetup, ModelSetup, RemoteSetup, Setup, SetupError, WorkerSetup};
+pub use setup::{
+    BudgetSetup, CallerSetup, DeploymentSetup, MatchSetup, ModelSetup, PolicySetup, PriceSetup, RemoteSetup,
+    Setup, SetupError, WorkerSetup,
+};
+pub use simulate::{
+    BookingCounts, CallerReport, Moment, PolicyReport, QuotaUse, Retry, SimulatedModel, SimulatedRequest,
+    Simulation, SimulationReport, SimulationSetup, Tally, Timeline, Tokens, Waits,
+};
 pub use stream::{AnswerStream, Event};
+
+/// The most policies that there can be.
+pub const MOST_POLICIES: usize = Limiter::MOST_POLICIES;

@@ -2,7 +2,7 @@ use llm_engine_limit::Cost;
 use llm_engine_wire::openai::{Kind, Request};
 use serde_json::{Map, Value};
 
-use crate::Route;
+use crate::{PriceSetup, Route};
 
 /// The upper bound of what a request may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,25 +14,44 @@ pub(crate) struct Price {
 
 /// Prices a request. With `count_exactly` the deployment is asked how long the prompt is, if it can tell; else that is
 /// estimated. A request that names no maximum gets the route's default, or what fits behind its prompt if that is less.
-pub(crate) async fn price(route: &Route, request: &Request, count_exactly: bool) -> Price {
+/// `learned`: what is usually enough instead of the default.
+pub(crate) async fn price(route: &Route, request: &Request, count_exactly: bool, learned: bool) -> Price {
     let named = request.max_output_tokens();
     let prompt = match named {
         Some(_) if !count_exactly => None,
         _ => route.deployment.measure_prompt(request).await,
     };
-    let default = || match prompt {
-        Some(prompt) => route.default_output_tokens.min(prompt.left).max(1),
-        None => route.default_output_tokens,
+    let default = || {
+        let most = match prompt {
+            Some(prompt) => route.default_output_tokens.min(prompt.left).max(1),
+            None => route.default_output_tokens,
+        };
+        if learned {
+            route.answer_lengths.usual(most)
+        } else {
+            most
+        }
     };
     let max_output_tokens = named.unwrap_or_else(default);
-    let cost = Cost {
-        requests: 1,
-        input_tokens: prompt.map_or_else(|| estimate_prompt_tokens(request), |prompt| prompt.tokens),
-        output_tokens: max_output_tokens.saturating_mul(request.answers()),
-    };
+    let input_tokens = prompt.map_or_else(|| estimate_prompt_tokens(request), |prompt| prompt.tokens);
+    let output_tokens = max_output_tokens.saturating_mul(request.answers());
+    let cost = cost(route.price, input_tokens, output_tokens);
     Price {
         cost,
         max_output_tokens,
+    }
+}
+
+/// What a request costs that uses so many tokens.
+pub(crate) fn cost(price: PriceSetup, input_tokens: u64, output_tokens: u64) -> Cost {
+    let nano_usd = u128::from(input_tokens) * u128::from(price.input)
+        + u128::from(output_tokens) * u128::from(price.output);
+    Cost {
+        requests: 1,
+        input_tokens,
+        output_tokens,
+        // Rounded up: a fraction of a nano-dollar is never given away.
+        nano_usd: u64::try_from(nano_usd.div_ceil(1_000_000)).unwrap_or(u64::MAX),
     }
 }
 

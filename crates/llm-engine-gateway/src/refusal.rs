@@ -15,10 +15,14 @@ pub struct Refusal {
     pub policy: Option<Arc<str>>,
     /// That policy's limit.
     pub limit: Option<u64>,
+    /// What the limit counts.
+    pub counted: Option<limit::Counted>,
     /// When to come back. `None`: no wait would help.
     pub retry_after: Option<Duration>,
     /// Whether the request would be admitted at exactly that time, with nothing else happening.
     pub exact: bool,
+    /// Whether that time is kept for the request.
+    pub booked: bool,
 }
 
 /// Why we said no.
@@ -28,6 +32,8 @@ pub enum RefusalCode {
     RateLimited,
     /// The model is full.
     Saturated,
+    /// A calendar budget is gone.
+    BudgetExhausted,
     /// More than a quota ever admits.
     NeverFits,
     /// We are shutting down.
@@ -39,23 +45,26 @@ pub enum RefusalCode {
 impl RefusalCode {
     /// The word in the answer's body and in the log.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::RateLimited => "rate_limited",
             Self::Saturated => "saturated",
+            Self::BudgetExhausted => "budget_exhausted",
             Self::NeverFits => "never_fits",
             Self::Draining => "draining",
             Self::NoDeployment => "no_deployment",
         }
     }
 
-    /// The HTTP status.
+    /// The HTTP status, where the dialect of the route has no other.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
             // The draft on RateLimit header fields would use 503 for reduced capacity; the published promise of this API
             // is 429.
             Self::RateLimited | Self::Saturated => 429,
+            // The published example retries a 429 for ever.
+            Self::BudgetExhausted => 402,
             Self::NeverFits => 400,
             Self::Draining | Self::NoDeployment => 503,
         }
@@ -98,8 +107,10 @@ impl Refusal {
             message,
             policy: None,
             limit: None,
+            counted: None,
             retry_after: Some(retry_after),
             exact: false,
+            booked: false,
         }
     }
 }
@@ -112,13 +123,15 @@ impl From<limit::Refusal> for Refusal {
                 message: format!(
                     "Policy {} admits at most {} at once and this request may need {}; ask for less.",
                     never.policy,
-                    never.unit.amount(never.burst),
-                    never.asked
+                    never.counted.units(never.burst),
+                    never.counted.units(never.asked)
                 ),
                 policy: Some(never.policy),
                 limit: Some(never.burst),
+                counted: Some(never.counted),
                 retry_after: None,
                 exact: true,
+                booked: false,
             },
             limit::Refusal::NotNow(not_now) => Self::not_now(not_now),
         }
@@ -128,20 +141,37 @@ impl From<limit::Refusal> for Refusal {
 impl Refusal {
     fn not_now(not_now: limit::NotNow) -> Self {
         let reasons: Vec<String> = not_now.refused.iter().map(reason).collect();
-        let longest = not_now.refused.into_iter().max_by_key(|refused| refused.wait);
-        let (policy, limit) = longest.map(|refused| (refused.policy, refused.limit)).unzip();
+        let reasons = reasons.join(", and ");
+        let is_budget =
+            |refused: &limit::Refused| matches!(refused.counted, limit::Counted::PerPeriod { .. });
+        // A budget that is gone outweighs everything else: until it is back no wait helps.
+        let budget = not_now.refused.iter().find(|refused| is_budget(refused));
+        let decisive = budget.or_else(|| not_now.refused.iter().max_by_key(|refused| refused.wait));
+        let policy = decisive.map(|refused| Arc::clone(&refused.policy));
+        let limit = decisive.map(|refused| refused.limit);
+        let counted = decisive.map(|refused| refused.counted);
+        if let Some(budget) = budget {
+            return Self {
+                code: RefusalCode::BudgetExhausted,
+                message: format!("{reasons}; it is there again in {}.", Seconds(budget.wait)),
+                policy,
+                limit,
+                counted,
+                retry_after: None,
+                exact: true,
+                booked: false,
+            };
+        }
         let about = if not_now.exact { "" } else { "about " };
         Self {
             code: RefusalCode::RateLimited,
-            message: format!(
-                "{}; try again in {about}{}.",
-                reasons.join(", and "),
-                Seconds(not_now.wait)
-            ),
+            message: format!("{reasons}; try again in {about}{}.", Seconds(not_now.wait)),
             policy,
             limit,
+            counted,
             retry_after: Some(not_now.wait),
             exact: not_now.exact,
+            booked: not_now.booked,
         }
     }
 }
@@ -156,9 +186,18 @@ fn reason(refused: &limit::Refused) -> String {
         wait: _,
     } = refused;
     let amount = counted.amount(*limit);
+    // Of tokens and requests the number says it all; a dollar needs its sign.
+    let units = |count: u64| match counted.unit() {
+        Some(limit::Unit::Usd) => counted.units(count),
+        _ => count.to_string(),
+    };
     match counted {
-        limit::Counted::PerWindow { .. } => {
-            format!("Policy {policy} allows {amount}, this request asks for {asked} and {remaining} are left")
+        limit::Counted::PerWindow { .. } | limit::Counted::PerPeriod { .. } => {
+            format!(
+                "Policy {policy} allows {amount}, this request asks for {} and {} are left",
+                units(*asked),
+                units(*remaining)
+            )
         }
         limit::Counted::Concurrency => {
             format!("Policy {policy} allows {amount}, and that many are running")
@@ -166,11 +205,15 @@ fn reason(refused: &limit::Refused) -> String {
     }
 }
 
-/// A wait as a person reads it: rounded up to a tenth of a second.
-struct Seconds(Duration);
+/// A wait as a person reads it: rounded up to a tenth of a second, longer ones to a second.
+pub(crate) struct Seconds(pub(crate) Duration);
 
 impl std::fmt::Display for Seconds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0 > Duration::from_secs(120) {
+            let seconds = self.0.as_secs() + u64::from(self.0.subsec_nanos() > 0);
+            return humantime::format_duration(Duration::from_secs(seconds)).fmt(f);
+        }
         let tenths = self.0.as_nanos().div_ceil(100_000_000);
         write!(f, "{}.{} s", tenths / 10, tenths % 10)
     }

@@ -1,41 +1,74 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use llm_engine_limit::Cost;
 use llm_engine_wire::openai::Usage;
 use tokio::time::Instant;
 
-use crate::{Caller, CompleteError, Route};
+use crate::explain::{Explanation, Explanations, QuotaView, Verdict};
+use crate::{Arrival, Caller, CompleteError, Refusal, Route};
 
-/// What is reported of one request: written once, when this is dropped, however the request ended.
+/// What is reported of one request: logged once, when this is dropped, however the request ended, and kept to be
+/// explained.
 #[derive(Debug)]
 pub(crate) struct Record {
-    request_id: String,
-    caller: Arc<str>,
-    model: String,
+    explanations: Arc<Explanations>,
+    explanation: Explanation,
     begun: Instant,
     admitted_after: Option<Duration>,
     first_event_after: Option<Duration>,
     usage: Usage,
     usage_estimated: bool,
-    outcome: &'static str,
-    status: u16,
 }
 
 impl Record {
-    pub(crate) fn begin(request_id: &str, caller: &Caller, route: &Route) -> Self {
-        Self {
-            request_id: request_id.to_owned(),
+    pub(crate) fn begin(
+        explanations: &Arc<Explanations>,
+        arrival: &Arrival<'_>,
+        caller: &Caller,
+        route: &Route,
+        at: Timestamp,
+    ) -> Self {
+        let explanation = Explanation {
+            request_id: arrival.request_id.to_owned(),
             caller: Arc::clone(&caller.name),
             model: route.name.clone(),
+            route: arrival.route,
+            at,
+            // What it is if nobody is left to hear how it ends. 499 is nginx's number for a client that hung up.
+            outcome: "abandoned",
+            status: 499,
+            asked: Cost::NOTHING,
+            charged: Cost::NOTHING,
+            held: Duration::ZERO,
+            quotas: Vec::new(),
+            refusal: None,
+        };
+        Self {
+            explanations: Arc::clone(explanations),
+            explanation,
             begun: Instant::now(),
             admitted_after: None,
             first_event_after: None,
             usage: Usage::default(),
             usage_estimated: false,
-            // What it is if nobody is left to hear how it ends. 499 is nginx's number for a client that hung up.
-            outcome: "abandoned",
-            status: 499,
         }
+    }
+
+    /// The policies have decided, the first time or again.
+    pub(crate) fn decided(&mut self, asked: Cost, quotas: Vec<QuotaView>) {
+        self.explanation.asked = asked;
+        self.explanation.quotas = quotas;
+    }
+
+    /// It has been held for so long.
+    pub(crate) fn held(&mut self, held: Duration) {
+        self.explanation.held = held;
+    }
+
+    pub(crate) fn refused(&mut self, refusal: &Refusal) {
+        self.explanation.refusal = Some(refusal.clone());
     }
 
     pub(crate) fn admitted(&mut self) {
@@ -51,32 +84,66 @@ impl Record {
         self.usage_estimated = estimated;
     }
 
+    pub(crate) fn output_tokens(&self) -> u64 {
+        self.usage.completion_tokens
+    }
+
+    /// What is charged if nothing else becomes known.
+    pub(crate) fn charged(&mut self, cost: Cost) {
+        self.explanation.charged = cost;
+    }
+
     pub(crate) fn completed(&mut self) {
-        (self.outcome, self.status) = ("completed", 200);
+        (self.explanation.outcome, self.explanation.status) = ("completed", 200);
     }
 
     pub(crate) fn ended_by(&mut self, error: &CompleteError) {
-        (self.outcome, self.status) = (error.code(), error.status());
+        (self.explanation.outcome, self.explanation.status) = (error.code(), error.status());
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        let Explanation {
+            request_id,
+            caller,
+            model,
+            route,
+            outcome,
+            status,
+            asked,
+            charged,
+            held,
+            quotas,
+            refusal,
+            at: _,
+        } = &self.explanation;
+        let would_refuse = quotas.iter().find(|quota| quota.verdict == Verdict::WouldRefuse);
         tracing::info!(
             target: "llm_engine::request",
-            request_id = self.request_id,
-            caller = &*self.caller,
-            model = self.model,
-            outcome = self.outcome,
-            status = self.status,
+            request_id,
+            caller = &**caller,
+            model,
+            route,
+            outcome,
+            status,
+            policy = refusal.as_ref().and_then(|refusal| refusal.policy.as_deref()),
+            retry_after_ms = refusal.as_ref().and_then(|refusal| refusal.retry_after).map(milliseconds),
+            booked = refusal.as_ref().map(|refusal| refusal.booked),
+            would_refuse = would_refuse.map(|quota| &*quota.policy),
+            asked_input_tokens = asked.input_tokens,
+            asked_output_tokens = asked.output_tokens,
             input_tokens = self.usage.prompt_tokens,
             output_tokens = self.usage.completion_tokens,
             usage_estimated = self.usage_estimated,
+            nano_usd = charged.nano_usd,
+            held_ms = (!held.is_zero()).then(|| milliseconds(*held)),
             admitted_after_ms = self.admitted_after.map(milliseconds),
             first_event_after_ms = self.first_event_after.map(milliseconds),
             duration_ms = milliseconds(self.begun.elapsed()),
             "request"
         );
+        self.explanations.keep(self.explanation.clone());
     }
 }
 

@@ -1,7 +1,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::PriceSetup;
 use crate::deployment::Deployment;
+use crate::learn::AnswerLengths;
 use crate::wait::Queue;
 
 /// A model by its public name, and what stands behind it.
@@ -16,6 +18,8 @@ pub struct Route {
     /// The number by which policies know the model.
     pub(crate) id: u32,
     pub(crate) default_output_tokens: u64,
+    pub(crate) price: PriceSetup,
+    pub(crate) answer_lengths: Arc<AnswerLengths>,
     pub(crate) deployment: Arc<Deployment>,
     pub(crate) queue: Queue,
 }

@@ -9,9 +9,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::admit::Permit;
 use crate::deployment::Deployment;
+use crate::learn::AnswerLengths;
+use crate::price::cost;
 use crate::report::Record;
 use crate::wait::Place;
-use crate::{CompleteError, Failure};
+use crate::{CompleteError, Failure, PriceSetup, Route};
 
 /// All requests that are running.
 #[derive(Debug, Default)]
@@ -40,6 +42,11 @@ struct Held {
     _place: Place,
     record: Record,
     deployment: Arc<Deployment>,
+    price: PriceSetup,
+    answer_lengths: Arc<AnswerLengths>,
+    /// What each answer may have at most.
+    max_output_tokens: u64,
+    answers: u64,
     request_id: String,
     /// Shutting down waits for this.
     _token: TaskTrackerToken,
@@ -57,20 +64,22 @@ enum Work {
 
 impl Running {
     pub(crate) fn new(
-        permit: Permit,
-        place: Place,
-        record: Record,
-        deployment: Arc<Deployment>,
+        (permit, place, record): (Permit, Place, Record),
+        route: &Route,
+        (max_output_tokens, answers): (u64, u64),
         request_id: &str,
         requests: &Requests,
     ) -> Self {
-        let request_id = request_id.to_owned();
         let held = Held {
             permit,
             _place: place,
             record,
-            deployment,
-            request_id,
+            deployment: Arc::clone(&route.deployment),
+            price: route.price,
+            answer_lengths: Arc::clone(&route.answer_lengths),
+            max_output_tokens,
+            answers,
+            request_id: request_id.to_owned(),
             _token: requests.tasks.token(),
         };
         Self {
@@ -119,6 +128,9 @@ impl Running {
         self.work = Work::Ended;
         if let Some(held) = &mut self.held {
             held.record.completed();
+            let tokens = held.record.output_tokens() / held.answers.max(1);
+            let was_cut_off = tokens >= held.max_output_tokens;
+            held.answer_lengths.observe(tokens, was_cut_off);
         }
     }
 
@@ -127,8 +139,8 @@ impl Running {
     pub(crate) fn failed(mut self, failure: &Failure, begun: bool) {
         let Some(held) = &mut self.held else { return };
         match failure {
-            Failure::Unreachable(_) => held.permit.count(Cost::NOTHING),
-            _ if !begun => held.permit.count(Cost {
+            Failure::Unreachable(_) => held.charge(Cost::NOTHING),
+            _ if !begun => held.charge(Cost {
                 requests: 1,
                 ..Cost::NOTHING
             }),
@@ -163,11 +175,12 @@ impl Drop for Running {
 
 impl Held {
     fn count(&mut self, usage: Usage, estimated: bool) {
-        self.permit.count(Cost {
-            requests: 1,
-            input_tokens: usage.prompt_tokens,
-            output_tokens: usage.completion_tokens,
-        });
+        self.charge(cost(self.price, usage.prompt_tokens, usage.completion_tokens));
         self.record.usage(usage, estimated);
+    }
+
+    fn charge(&mut self, cost: Cost) {
+        self.permit.count(cost);
+        self.record.charged(cost);
     }
 }

@@ -1,15 +1,16 @@
 use std::ffi::OsString;
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use llm_engine_limit::Policy;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use llm_engine_limit::{Mode, Per, Period, Quota, QuotaError, Unit};
 
-use crate::ApiKeyDigest;
+use crate::{ApiKeyDigest, JournalError};
 
-/// Everything that a gateway is made from. Callers, teams and models are known to the policies by their number: callers
-/// and models by their position here, teams by the number in [`CallerSetup::team`].
+/// Everything that a gateway is made from.
 #[derive(Debug)]
 pub struct Setup {
     /// The models to serve.
@@ -17,9 +18,65 @@ pub struct Setup {
     /// Who may use them.
     pub callers: Vec<CallerSetup>,
     /// The limits.
-    pub policies: Vec<Policy>,
+    pub policies: Vec<PolicySetup>,
     /// A folder for the sockets of model workers. It should be private to the process's user.
     pub socket_folder: PathBuf,
+    /// Where budgets and long debts are kept over a restart. `None`: nowhere.
+    pub journal: Option<PathBuf>,
+    /// The time of day, by which calendar windows begin.
+    pub wall_clock: fn() -> Timestamp,
+}
+
+/// A policy, in the names that the configuration uses.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PolicySetup {
+    /// Its name.
+    pub name: String,
+    /// Which requests it applies to.
+    pub matches: MatchSetup,
+    /// What has a bucket of its own.
+    pub per: Per,
+    /// Whether it refuses, or only reports what it would refuse.
+    pub mode: Mode,
+    /// Amounts per window that refill steadily.
+    pub quotas: Vec<(Unit, Quota)>,
+    /// Amounts per calendar window.
+    pub budgets: Vec<BudgetSetup>,
+    /// The most requests that may run at the same time.
+    pub concurrency: Option<NonZeroU32>,
+    /// How long a request that it refuses may be held in the server until its time comes.
+    pub hold: Duration,
+    /// Whether a request that names no maximum reserves what all but a few answers of its model stay below, instead of the
+    /// model's default maximum.
+    pub learned_output: bool,
+}
+
+/// Which requests a policy applies to; what is `None` matches all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MatchSetup {
+    /// One caller, by its name.
+    pub caller: Option<String>,
+    /// One team, by its name.
+    pub team: Option<String>,
+    /// One end user, as the caller names it.
+    pub user: Option<String>,
+    /// One model, by any of its names.
+    pub model: Option<String>,
+    /// One of [`ROUTES`](crate::ROUTES).
+    pub route: Option<String>,
+}
+
+/// An amount per calendar window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BudgetSetup {
+    /// What it counts.
+    pub unit: Unit,
+    /// How much of it, at most [`Budget::MAX_LIMIT`](llm_engine_limit::Budget::MAX_LIMIT).
+    pub limit: u64,
+    /// The kind of window.
+    pub period: Period,
+    /// Where it is midnight when a window begins.
+    pub zone: TimeZone,
 }
 
 /// One model.
@@ -35,12 +92,23 @@ pub struct ModelSetup {
     pub chat_template_for_prompts: bool,
     /// The most output tokens of a request that names no maximum.
     pub default_output_tokens: u64,
+    /// What it costs.
+    pub price: PriceSetup,
     /// How many requests the deployment runs at the same time.
     pub concurrency: NonZeroUsize,
     /// How long a request may wait for a place among them.
     pub queue_wait: Duration,
     /// How many requests may wait.
     pub queue_length: usize,
+}
+
+/// What a model costs, in nano-dollars per million tokens: $0.15 per million are 150,000,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PriceSetup {
+    /// Tokens of prompts.
+    pub input: u64,
+    /// Tokens generated.
+    pub output: u64,
 }
 
 /// What runs a model.
@@ -83,14 +151,18 @@ impl fmt::Debug for RemoteSetup {
 }
 
 /// One caller.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CallerSetup {
     /// The name that logs use.
     pub name: String,
-    /// The number of the caller's team. Callers of the same team share it; one without a team has a number of its own.
-    pub team: u32,
+    /// The caller's team. `None`: a team of its own.
+    pub team: Option<String>,
     /// What is known of the caller's API key.
     pub api_key: ApiKeyDigest,
+    /// Whether it is believed for whom it asks.
+    pub names_users: bool,
+    /// Whether it may see what concerns other callers.
+    pub is_operator: bool,
 }
 
 /// Why a gateway can't be made.
@@ -104,6 +176,12 @@ pub enum SetupError {
         /// The URL.
         url: String,
     },
+    /// A budget can't be counted.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    /// What is kept over a restart can't be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The credential can't be put into a header.
     #[error("model {model}: the API key of the deployment has characters that no HTTP header can carry")]
     ApiKey {

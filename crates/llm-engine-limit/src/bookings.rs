@@ -9,6 +9,8 @@ use crate::{Cost, Subject, Time};
 pub(crate) const HORIZON: Duration = Duration::from_secs(60);
 /// How long after its time a booking is kept.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
+/// Who comes at its time comes within this, whatever the network does.
+pub(crate) const PUNCTUAL: Duration = Duration::from_millis(300);
 /// Bookings of one caller, and of all.
 const MOST_OF_ONE: usize = 10_000;
 const MOST: usize = 100_000;
@@ -49,8 +51,10 @@ pub(crate) struct Bookings {
     by_fingerprint: HashMap<(u32, u64), BTreeSet<(Time, u64)>, FixedState>,
     by_caller: HashMap<u32, usize, FixedState>,
     upcoming: BTreeSet<(Time, u64)>,
-    /// Those whose time has come and is not over.
-    overdue: BTreeSet<(Time, u64)>,
+    /// Those whose time has come just now.
+    due: BTreeSet<(Time, u64)>,
+    /// Those whose callers are late.
+    late: BTreeSet<(Time, u64)>,
 }
 
 /// Something that happens to a booking because time has passed.
@@ -58,6 +62,8 @@ pub(crate) struct Bookings {
 pub(crate) enum Turn {
     /// Its time has come.
     Due(u64),
+    /// Its caller has not come although it could have.
+    Late(u64),
     /// Nobody has come.
     Expired(u64),
 }
@@ -143,9 +149,7 @@ impl Bookings {
         let Booking {
             due, subject, digest, ..
         } = booking;
-        if !self.upcoming.remove(&(due, id)) {
-            self.overdue.remove(&(due, id));
-        }
+        self.take_out(due, id);
         let key = (subject.caller, digest);
         if let Some(same) = self.by_fingerprint.get_mut(&key) {
             same.remove(&(due, id));
@@ -167,10 +171,11 @@ impl Bookings {
             return;
         };
         let before = std::mem::replace(&mut booking.due, due);
+        self.take_out(before, id);
+        let Some(booking) = self.by_id.get(&id) else {
+            return;
+        };
         let key = (booking.subject.caller, booking.digest);
-        if !self.upcoming.remove(&(before, id)) {
-            self.overdue.remove(&(before, id));
-        }
         self.upcoming.insert((due, id));
         if let Some(same) = self.by_fingerprint.get_mut(&key) {
             same.remove(&(before, id));
@@ -178,37 +183,47 @@ impl Bookings {
         }
     }
 
-    pub(crate) fn is_overdue(&self, id: u64, now: Time) -> bool {
+    /// Whether its time has come.
+    pub(crate) fn is_due(&self, id: u64, now: Time) -> bool {
         self.by_id[&id].due <= now
     }
 
     /// When [`Self::turn`] has something to say.
     pub(crate) fn next_turn(&self) -> Time {
-        let due = self.upcoming.first().map_or(Time::END, |(due, _)| *due);
-        let expires = self.overdue.first().map_or(Time::END, |(due, _)| expiry(*due));
-        due.min(expires)
+        let first = |bookings: &BTreeSet<(Time, u64)>, after: Duration| {
+            bookings.first().map_or(Time::END, |(due, _)| *due + after)
+        };
+        let due = first(&self.upcoming, Duration::ZERO);
+        due.min(first(&self.due, PUNCTUAL)).min(first(&self.late, KEPT))
     }
 
     /// What has come about by now, one thing at a time. Of what has expired nothing is left.
     pub(crate) fn turn(&mut self, now: Time) -> Option<(Turn, Booking)> {
-        if let Some((due, id)) = self.overdue.first().copied()
-            && expiry(due) <= now
-        {
-            let booking = self.by_id[&id];
-            self.remove(id);
-            return Some((Turn::Expired(id), booking));
+        let passed = |bookings: &BTreeSet<(Time, u64)>, after: Duration| {
+            let first = bookings.first().copied();
+            first.filter(|(due, _)| *due + after <= now)
+        };
+        if let Some((due, id)) = passed(&self.upcoming, Duration::ZERO) {
+            self.upcoming.remove(&(due, id));
+            self.due.insert((due, id));
+            return Some((Turn::Due(id), self.by_id[&id]));
         }
-        let (due, id) = self.upcoming.first().copied()?;
-        if due > now {
-            return None;
+        if let Some((due, id)) = passed(&self.due, PUNCTUAL) {
+            self.due.remove(&(due, id));
+            self.late.insert((due, id));
+            return Some((Turn::Late(id), self.by_id[&id]));
         }
-        self.upcoming.pop_first();
-        self.overdue.insert((due, id));
-        Some((Turn::Due(id), self.by_id[&id]))
+        let (_, id) = passed(&self.late, KEPT)?;
+        let booking = self.by_id[&id];
+        self.remove(id);
+        Some((Turn::Expired(id), booking))
+    }
+
+    fn take_out(&mut self, due: Time, id: u64) {
+        let _ =
+            self.upcoming.remove(&(due, id)) || self.due.remove(&(due, id)) || self.late.remove(&(due, id));
     }
 }
 
-/// From when on a booking of this time is no longer kept.
-fn expiry(due: Time) -> Time {
-    due + GRACE + Duration::from_nanos(1)
-}
+/// At [`GRACE`] after its time, to the nanosecond, a booking is still kept.
+const KEPT: Duration = GRACE.saturating_add(Duration::from_nanos(1));

@@ -41,14 +41,20 @@ impl Buckets {
         }
     }
 
-    /// The number of the subject's row; `None` where all its buckets are full because it has none.
+    /// The number of the subject's row, or of the shared one where there are no others; `None` where all its buckets are
+    /// full because it has none.
     #[inline]
     pub(crate) fn find(&self, subject: Subject) -> Option<u32> {
         match self.partition.kind() {
             KeyKind::Id => Some(self.partition.single_id(subject)),
-            KeyKind::Word => self.index.find(&[self.partition.word(subject)]),
-            KeyKind::Wide => self.index.find(&self.partition.wide(subject)),
+            KeyKind::Word => self.find_or_share(&[self.partition.word(subject)]),
+            KeyKind::Wide => self.find_or_share(&self.partition.wide(subject)),
         }
+    }
+
+    fn find_or_share(&self, key: &[u64]) -> Option<u32> {
+        let shared = || self.index.is_full().then_some(OVERFLOW);
+        self.index.find(key).or_else(shared)
     }
 
     /// The buckets of a row.
@@ -76,19 +82,17 @@ impl Buckets {
         &mut self.pages[page][first..end]
     }
 
-    /// A subject of every row that may have been used.
-    pub(crate) fn subjects(&self) -> Vec<Subject> {
+    /// Every row that may have been used.
+    pub(crate) fn rows(&self) -> Vec<u32> {
         match self.partition.kind() {
             KeyKind::Id => {
                 let pages = (0..).zip(&self.pages).filter(|(_, page)| !page.is_empty());
                 let rows = pages.flat_map(|(page, _): (u32, _)| (page << PAGE_BITS)..(page + 1) << PAGE_BITS);
-                rows.map(|row| self.partition.subject_of(row, &[])).collect()
-            }
-            KeyKind::Word | KeyKind::Wide => {
-                let rows = self.index.rows();
-                rows.map(|row| self.partition.subject_of(row, self.index.key(row)))
+                // Of a page most rows may have no key: where one row counts for all, all but one.
+                rows.filter(|row| self.partition.single_id(self.subject_of(*row)) == *row)
                     .collect()
             }
+            KeyKind::Word | KeyKind::Wide => self.index.rows().chain([OVERFLOW]).collect(),
         }
     }
 

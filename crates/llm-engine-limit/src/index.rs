@@ -92,6 +92,11 @@ impl Index {
         row
     }
 
+    /// Whether a new key may have to share a row.
+    pub(crate) fn is_full(&self) -> bool {
+        self.free.is_empty() && self.next > self.capacity
+    }
+
     /// Every row that a key has now.
     pub(crate) fn rows(&self) -> impl Iterator<Item = u32> {
         self.parts.iter().flat_map(|part| part.iter().copied())

@@ -239,11 +239,9 @@ impl Limiter {
             let same = old.iter().position(|group| group.is_of(chunk));
             kept.push(same.map(|position| old.swap_remove(position)));
         }
-        let used = kept.iter().flatten().fold(0, |used, group| used | group.bit());
-        let mut free_bits = (0..u64::BITS).map(|bit| 1 << bit).filter(|bit| used & bit == 0);
-        for (chunk, kept) in PolicyGroup::chunks(policies).zip(kept) {
+        let bits = new_bits(policies, &kept, &old);
+        for ((chunk, kept), bit) in PolicyGroup::chunks(policies).zip(kept).zip(bits) {
             let group = kept.unwrap_or_else(|| {
-                let bit = free_bits.next().expect("there are as many bits as policies");
                 let mut group = PolicyGroup::new(chunk, bit, self.next_id, size, now);
                 group.inherit(now, &old);
                 group.inherit_bookings(now, &self.bookings);
@@ -330,4 +328,33 @@ impl Limiter {
         let turns = self.groups.iter().map(|group| group.next_turn(now));
         self.next_turn = turns.min().unwrap_or(Time::END).min(self.bookings.next_turn());
     }
+}
+
+/// The bits of the new groups. One in which requests of an old group run on gets that one's bit, by which their reservations
+/// know it. The bits of other old groups are taken last: reservations may know them by these.
+fn new_bits(policies: &[Policy], kept: &[Option<PolicyGroup>], old: &[PolicyGroup]) -> Vec<u64> {
+    let mut used = kept.iter().flatten().fold(0, |used, group| used | group.bit());
+    let mut bits: Vec<Option<u64>> = Vec::new();
+    for (chunk, kept) in PolicyGroup::chunks(policies).zip(kept) {
+        let running = old
+            .iter()
+            .find(|group| group.runs_on_in(chunk))
+            .map(PolicyGroup::bit);
+        let bit = match kept {
+            Some(group) => Some(group.bit()),
+            None => running.filter(|bit| used & bit == 0),
+        };
+        used |= bit.unwrap_or(0);
+        bits.push(bit);
+    }
+    let of_old = old.iter().fold(0, |bits, group| bits | group.bit());
+    let all = (0..u64::BITS).map(|bit| 1 << bit);
+    let (last, first): (Vec<u64>, Vec<u64>) = all
+        .filter(|bit| used & bit == 0)
+        .partition(|bit| of_old & bit != 0);
+    let mut free = first.into_iter().chain(last);
+    let mut next = || free.next().expect("there are as many bits as policies");
+    bits.into_iter()
+        .map(|bit| bit.unwrap_or_else(&mut next))
+        .collect()
 }

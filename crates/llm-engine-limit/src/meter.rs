@@ -4,7 +4,7 @@ use crate::bookings::{GRACE, HORIZON};
 use crate::bucket::Bucket;
 use crate::budget::LEAP;
 use crate::cost::Amounts;
-use crate::quota::Scale;
+use crate::quota::{MAX_TICKS, Scale};
 use crate::saved::SavedLevel;
 use crate::{Budget, Calendar, Counted, Quota, Time, Unit};
 
@@ -137,7 +137,7 @@ impl Meter {
     pub(crate) fn time_at(&self, ticks: u64, now: Time) -> Time {
         match &self.window {
             Window::Rolling(_) => self.scale.time_at(ticks),
-            Window::Calendar { .. } if ticks <= self.stands_at => now,
+            Window::Calendar { .. } if ticks <= self.clock_at(now) => now,
             Window::Calendar { calendar, .. } => calendar.next_turn(now),
         }
     }
@@ -160,9 +160,14 @@ impl Meter {
         self.scale.ticks_in(HORIZON)
     }
 
-    /// Whether a bucket that was emptied is so for long enough that it must survive a restart.
+    /// Whether a bucket that was emptied is so for long enough that it must survive a restart. A debt may be, anyway.
     pub(crate) fn is_durable(&self) -> bool {
         !self.refills() || self.scale.time_at(self.burst_ticks) > Time::ZERO + DURABLE
+    }
+
+    /// Whether how the bucket stands must survive a restart.
+    pub(crate) fn must_be_saved(&self, bucket: Bucket, now: Time) -> bool {
+        self.is_durable() || self.wait_until(bucket.tat(), now) > DURABLE
     }
 
     /// When the next window begins, for a budget.
@@ -175,9 +180,19 @@ impl Meter {
 
     /// Brings the clock of a budget up to date. It never goes back.
     pub(crate) fn turn(&mut self, now: Time) {
-        if let Window::Calendar { calendar, origin } = &self.window {
-            let windows = calendar.window_at(now).saturating_sub(*origin).min(MOST_WINDOWS);
-            self.stands_at = self.stands_at.max((u64::from(windows) + 1) * LEAP);
+        if !self.refills() {
+            self.stands_at = self.clock_at(now);
+        }
+    }
+
+    /// What [`Self::ticks_at`] says once the clock is up to date.
+    fn clock_at(&self, now: Time) -> u64 {
+        match &self.window {
+            Window::Rolling(_) => self.scale.ticks_at(now),
+            Window::Calendar { calendar, origin } => {
+                let windows = calendar.window_at(now).saturating_sub(*origin).min(MOST_WINDOWS);
+                self.stands_at.max((u64::from(windows) + 1) * LEAP)
+            }
         }
     }
 
@@ -218,7 +233,7 @@ impl Meter {
 
     /// Whole units that could be taken now.
     pub(crate) fn remaining(&self, bucket: Bucket, held_back: u64, now: Time) -> u64 {
-        let taken = bucket.level(self.ticks_at(now)).saturating_add(held_back);
+        let taken = bucket.level(self.clock_at(now)).saturating_add(held_back);
         self.burst_ticks.saturating_sub(taken) / self.scale.per_unit
     }
 
@@ -254,6 +269,22 @@ impl Meter {
             _ => false,
         };
         same_window && self.unit == other.unit
+    }
+
+    /// How much of this one is taken from the start where so much is missing of a bucket that the other has counted. Where
+    /// both count in the same ticks, nothing is rounded.
+    pub(crate) fn inherited(&self, other: &Self, bucket: Bucket, now: Time) -> u64 {
+        let level = bucket.level(other.ticks_at(now));
+        let debt = level.saturating_sub(other.burst_ticks);
+        let own_ticks = |ticks: u64| {
+            if self.scale == other.scale {
+                ticks
+            } else {
+                self.ticks_of_units(ticks.div_ceil(other.scale.per_unit))
+            }
+        };
+        let missing = own_ticks(level - debt).min(self.burst_ticks);
+        missing.saturating_add(own_ticks(debt)).min(MAX_TICKS)
     }
 
     /// Whole units that are missing, rounded up.

@@ -1,6 +1,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use crate::meter::Meter;
 use crate::{Budget, Quota, Unit};
 
 /// A named set of quotas, whom it applies to, and what it is counted per.
@@ -97,6 +98,19 @@ impl User {
 }
 
 impl Policy {
+    /// Whether it has something to say about requests of this subject.
+    #[must_use]
+    pub fn applies_to(&self, subject: Subject) -> bool {
+        self.matches.includes(subject) && !(self.per.user && subject.user == User::UNKNOWN)
+    }
+
+    /// Whether it has levels that must outlive a restart: see [`Limiter::save`](crate::Limiter::save).
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        let mut quotas = self.quotas.iter();
+        !self.budgets.is_empty() || quotas.any(|(unit, quota)| Meter::of_quota(0, *unit, quota).is_durable())
+    }
+
     /// Whether the other decides alike. What the calendars of budgets know of the future makes no difference.
     pub(crate) fn counts_like(&self, other: &Self) -> bool {
         let same_budgets = self.budgets.len() == other.budgets.len()

@@ -43,8 +43,10 @@ pub(crate) struct PolicyGroup {
     first_id: u64,
     /// Reservations before this one are not counted as running in it.
     running_from: u64,
+    /// Whether how its buckets stand must outlive a restart, even if they are not in debt.
+    is_durable: bool,
     /// Rows that have changed since they were last saved, if they must be.
-    dirty: Option<HashSet<u32, FixedState>>,
+    dirty: HashSet<u32, FixedState>,
 }
 
 impl PolicyGroup {
@@ -75,7 +77,8 @@ impl PolicyGroup {
             bit,
             first_id,
             running_from: first_id,
-            dirty: meters.iter().any(Meter::is_durable).then(HashSet::default),
+            is_durable: meters.iter().any(Meter::is_durable),
+            dirty: HashSet::default(),
             meters,
         }
     }
@@ -224,8 +227,8 @@ impl PolicyGroup {
 
     #[inline]
     fn changed(&mut self, row: u32) {
-        if let Some(dirty) = &mut self.dirty {
-            dirty.insert(row);
+        if self.is_durable {
+            self.dirty.insert(row);
         }
     }
 
@@ -245,7 +248,10 @@ impl PolicyGroup {
                 bucket.close();
             }
             bucket.refund(refund);
-            bucket.charge(ticks, used.saturating_sub(reserved));
+            if used > reserved {
+                bucket.charge(ticks, used - reserved);
+                self.dirty.insert(row);
+            }
         }
     }
 

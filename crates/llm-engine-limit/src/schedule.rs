@@ -10,7 +10,7 @@ use crate::meter::Meter;
 /// What the bookings on one row of buckets come to.
 ///
 /// Who is refused gets the time at which all bookings before its own would have been served. Who comes without a booking
-/// must leave room for those whose time has come and for the next one. Not all who have a booking come back: so the room
+/// must leave room for those whose time has come just now and for the next one. Not all who have a booking come back: so the room
 /// that is left is the *kept rate* of it, learned from those who did and did not come. A bucket that kept all of it for
 /// callers who never come would hardly admit anybody.
 #[derive(Debug)]
@@ -18,8 +18,11 @@ pub(crate) struct Schedule {
     /// In the order of the row's buckets.
     pub(crate) booked: Box<[Booked]>,
     upcoming: BTreeSet<(Time, u64)>,
-    /// Each with its weight.
-    overdue: BTreeMap<(Time, u64), Rate>,
+    /// Those whose time has come just now, each with its weight.
+    due: BTreeMap<(Time, u64), Rate>,
+    /// Those whose callers have not come although they could have. Nothing is left for them: some come nevertheless, and
+    /// there is slack for these.
+    late: BTreeSet<(Time, u64)>,
     /// The rate at which the row's bookings are kept.
     kept: Rate,
     /// Only where callers share the row.
@@ -31,8 +34,8 @@ pub(crate) struct Schedule {
 pub(crate) struct Booked {
     /// By all bookings.
     pub(crate) all: u64,
-    /// By those that are overdue, by weight.
-    overdue: u64,
+    /// By those whose time has come just now, by weight.
+    due: u64,
     /// The time of the latest booking that this bucket has determined.
     end: u64,
     /// The time of the latest one that could not be kept and was booked anew.
@@ -69,23 +72,20 @@ impl Schedule {
         Self {
             booked: vec![Booked::default(); meters].into_boxed_slice(),
             upcoming: BTreeSet::new(),
-            overdue: BTreeMap::new(),
+            due: BTreeMap::new(),
+            late: BTreeSet::new(),
             kept: ONE,
             callers: HashMap::default(),
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.upcoming.is_empty() && self.overdue.is_empty()
+        self.upcoming.is_empty() && self.due.is_empty() && self.late.is_empty()
     }
 
-    /// Whether the bucket has given a time that is not over.
-    pub(crate) fn earliest_overdue(&self) -> Option<u64> {
-        self.overdue.first_key_value().map(|((_, id), _)| *id)
-    }
-
-    pub(crate) fn has_overdue(&self, due: Time, id: u64) -> bool {
-        self.overdue.contains_key(&(due, id))
+    /// The earliest booking whose caller is late.
+    pub(crate) fn earliest_late(&self) -> Option<u64> {
+        self.late.first().map(|(_, id)| *id)
     }
 
     /// The next whose time comes, but for one.
@@ -93,13 +93,9 @@ impl Schedule {
         self.upcoming.iter().find(|(_, id)| Some(*id) != own).copied()
     }
 
-    /// What is kept on a bucket for those that are overdue, but for one of these ticks.
-    pub(crate) fn held_back(&self, place: usize, without: Option<(Time, u64, u64)>) -> u64 {
-        let weighted = without.map_or(0, |(due, id, ticks)| {
-            let weight = self.overdue.get(&(due, id)).copied().unwrap_or(0);
-            times(ticks, weight)
-        });
-        times(self.booked[place].overdue.saturating_sub(weighted), self.kept)
+    /// What is left on a bucket for those whose time has come just now.
+    pub(crate) fn held_back(&self, place: usize) -> u64 {
+        times(self.booked[place].due, self.kept)
     }
 
     /// What is kept for one that is not yet due.
@@ -128,20 +124,15 @@ impl Schedule {
     pub(crate) fn turn_of(&self, meter: &Meter, now: u64, level: u64, ticks: u64) -> u64 {
         let booked = &self.booked[meter.place];
         let after_all = (now + level + booked.all + ticks).saturating_sub(meter.burst_ticks());
-        after_all.max(booked.end + ticks)
+        after_all.max(following(booked.end, now, ticks))
     }
 
     /// The tick from which on a bucket can give what was promised and could not be given: before everybody else.
     pub(crate) fn turn_anew(&self, meter: &Meter, now: u64, level: u64, ticks: u64) -> u64 {
         let room = meter.burst_ticks() + meter.slack;
         let booked = &self.booked[meter.place];
-        (now + level + ticks)
-            .saturating_sub(room)
-            .max(if booked.front > now {
-                booked.front + ticks
-            } else {
-                0
-            })
+        let first = (now + level + ticks).saturating_sub(room);
+        first.max(following(booked.front, now, ticks))
     }
 
     /// The bucket determined a time.
@@ -198,24 +189,40 @@ impl Schedule {
     pub(crate) fn become_due(&mut self, due: Time, id: u64, caller: u32, ticks: &[u64]) {
         if self.upcoming.remove(&(due, id)) {
             let weight = self.weight(caller);
-            self.overdue.insert((due, id), weight);
+            self.due.insert((due, id), weight);
             for (booked, ticks) in self.booked.iter_mut().zip(ticks) {
-                booked.overdue += times(*ticks, weight);
+                booked.due += times(*ticks, weight);
             }
+        }
+    }
+
+    /// A booking's caller has not come although it could have.
+    pub(crate) fn become_late(&mut self, due: Time, id: u64, ticks: &[u64]) {
+        if self.leave(due, id, ticks) {
+            self.late.insert((due, id));
         }
     }
 
     /// A booking gets another time.
     pub(crate) fn move_to(&mut self, due: Time, id: u64, later: Time, ticks: &[u64]) {
-        self.leave(due, id, ticks);
-        self.upcoming.insert((later, id));
+        if self.leave(due, id, ticks) {
+            self.upcoming.insert((later, id));
+        }
     }
 
     /// A booking has ended: it was kept, or nobody came, or (`None`) nobody is waiting for it any more.
     pub(crate) fn end(&mut self, due: Time, id: u64, caller: u32, ticks: &[u64], was_kept: Option<bool>) {
-        self.leave(due, id, ticks);
+        if !self.leave(due, id, ticks) {
+            return;
+        }
         for (booked, ticks) in self.booked.iter_mut().zip(ticks) {
             booked.all -= ticks;
+        }
+        if self.is_empty() {
+            // What was promised binds nobody any more.
+            for booked in &mut self.booked {
+                (booked.end, booked.front) = (0, 0);
+            }
         }
         let share = self.callers.get_mut(&caller);
         if let Some(was_kept) = was_kept {
@@ -232,15 +239,18 @@ impl Schedule {
         }
     }
 
-    fn leave(&mut self, due: Time, id: u64, ticks: &[u64]) {
-        if self.upcoming.remove(&(due, id)) {
-            return;
+    /// Whether the booking was there: not where its row is shared by keys that found none of their own.
+    fn leave(&mut self, due: Time, id: u64, ticks: &[u64]) -> bool {
+        if self.upcoming.remove(&(due, id)) || self.late.remove(&(due, id)) {
+            return true;
         }
-        if let Some(weight) = self.overdue.remove(&(due, id)) {
-            for (booked, ticks) in self.booked.iter_mut().zip(ticks) {
-                booked.overdue -= times(*ticks, weight);
-            }
+        let Some(weight) = self.due.remove(&(due, id)) else {
+            return false;
+        };
+        for (booked, ticks) in self.booked.iter_mut().zip(ticks) {
+            booked.due -= times(*ticks, weight);
         }
+        true
     }
 
     /// How reliable the caller is, measured by all together: what is known of it, as far as that is much.
@@ -253,6 +263,11 @@ impl Schedule {
         let weight = (kept << 16) / u64::from(self.kept.max(1));
         u32::try_from(weight).unwrap_or(MOST_WEIGHT).min(MOST_WEIGHT)
     }
+}
+
+/// The turn after one that is still to come.
+fn following(turn: u64, now: u64, ticks: u64) -> u64 {
+    if turn > now { turn + ticks } else { 0 }
 }
 
 fn times(ticks: u64, rate: Rate) -> u64 {

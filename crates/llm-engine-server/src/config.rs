@@ -7,13 +7,16 @@ mod caller;
 mod defaults;
 mod error;
 mod model;
+mod nano_usd;
 mod policy;
+mod quota;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 
-use llm_engine_gateway::{CallerSetup, Policy};
+use ipnet::IpNet;
+use llm_engine_gateway::{CallerSetup, PolicySetup, PriceSetup};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -23,7 +26,7 @@ pub use model::{GgufModel, ModelConfig, Runner};
 use error::Source;
 
 /// A checked configuration.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
@@ -33,8 +36,12 @@ pub struct Config {
     pub callers: Vec<CallerSetup>,
     /// Whether the only caller is the development key `root`, because the configuration names none.
     pub development_key: bool,
-    /// The limits.
-    pub policies: Vec<Policy>,
+    /// The limits, those of deployments after those that are written as policies.
+    pub policies: Vec<PolicySetup>,
+    /// The proxies that are believed from where a request comes.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where budgets and long debts are kept over a restart. `None`: nowhere.
+    pub state_folder: Option<PathBuf>,
 }
 
 /// The file as written. Every section is optional; without models there is the built-in one, without callers the
@@ -49,6 +56,9 @@ struct RawConfig {
     callers: BTreeMap<Spanned<String>, caller::RawCaller>,
     #[serde(default)]
     policies: Vec<policy::RawPolicy>,
+    #[serde(default)]
+    trusted_proxies: Vec<Spanned<String>>,
+    state_folder: Option<PathBuf>,
 }
 
 /// The key of the development caller: what the published client sends when nothing else is set.
@@ -85,35 +95,67 @@ impl Config {
             models,
             callers,
             policies,
+            trusted_proxies,
+            state_folder,
         } = raw;
 
-        let mut models = model::check_all(models, &source)?;
+        let (mut models, deployments) = model::check_all(models, &source)?;
         if models.is_empty() {
             models = model::built_in()?;
         }
         let development_key = callers.is_empty();
-        let (callers, teams) = caller::check_all(callers, &source)?;
-        let policies = policy::check_all(
-            policies,
-            &policy::Names {
-                models: &models,
-                callers: &callers,
-                teams: &teams,
-            },
-            &source,
-        )?;
-        let listen = check_listen(listen, development_key, &source)?;
+        let callers = caller::check_all(callers, &source)?;
+        let names = policy::Names {
+            models: &models,
+            callers: &callers,
+        };
+        let policies = policy::check_all(policies, deployments, names, &source)?;
+        let trusted_proxies = trusted_proxies
+            .iter()
+            .map(|network| check_network(network, &source));
         Ok(Self {
-            listen,
+            listen: check_listen(listen, development_key, &source)?,
+            trusted_proxies: trusted_proxies.collect::<Result<_, _>>()?,
+            state_folder: state_folder.map(|folder| source.folder().join(folder)),
             models,
             callers,
             development_key,
             policies,
         })
     }
+
+    /// The settings in which the new configuration differs and that can only be taken at the start. While there is one,
+    /// take nothing from the new configuration: its callers may be safe only at the address where it wants to listen.
+    #[must_use]
+    pub fn restart_needed_for(&self, new: &Self) -> Vec<&'static str> {
+        let Self {
+            listen,
+            models,
+            trusted_proxies,
+            state_folder,
+            callers: _,
+            development_key: _,
+            policies: _,
+        } = self;
+        let but_for_prices = |models: &[ModelConfig]| -> Vec<ModelConfig> {
+            let but_for_price = |model: &ModelConfig| ModelConfig {
+                price: PriceSetup::default(),
+                ..model.clone()
+            };
+            models.iter().map(but_for_price).collect()
+        };
+        let differ = [
+            ("listen", *listen != new.listen),
+            ("models", but_for_prices(models) != but_for_prices(&new.models)),
+            ("trusted_proxies", *trusted_proxies != new.trusted_proxies),
+            ("state_folder", *state_folder != new.state_folder),
+        ];
+        let names = differ.into_iter().filter(|(_, differs)| *differs);
+        names.map(|(name, _)| name).collect()
+    }
 }
 
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5000);
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5000);
 
 fn check_listen(
     listen: Option<Spanned<String>>,
@@ -143,4 +185,16 @@ fn check_listen(
         return Err(source.error(listen.span(), message));
     }
     Ok(address)
+}
+
+/// A network, or the one of a single address.
+fn check_network(network: &Spanned<String>, source: &Source<'_>) -> Result<IpNet, ConfigError> {
+    let text = network.get_ref();
+    let address = || text.parse().map(|address: IpAddr| address.into());
+    text.parse().or_else(|_| address()).map_err(|_| {
+        let message = format!(
+            "trusted_proxies has '{text}'; it must be an address or a network, such as 127.0.0.1 or 10.0.0.0/8"
+        );
+        source.error(network.span(), message)
+    })
 }

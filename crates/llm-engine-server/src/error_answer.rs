@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use llm_engine_gateway::{CompleteError, Failure, Fault, Refusal, RefusalCode, UnknownModel};
+use llm_engine_gateway::{CompleteError, Failure, Fault, Refusal, RefusalCode, UnknownModel, in_units};
 use llm_engine_wire::openai::InvalidRequest;
 use llm_engine_wire::validation::Problem;
 use serde::Serialize;
@@ -42,12 +42,14 @@ struct ErrorObject {
     kind: &'static str,
     param: Option<String>,
     policy: Option<String>,
-    limit: Option<u64>,
+    limit: Option<Value>,
     retry_after_ms: Option<u64>,
     exact: Option<bool>,
     booked: bool,
     request_id: Option<String>,
 }
+
+const BUDGET_EXHAUSTED: &str = RefusalCode::BudgetExhausted.as_str();
 
 impl ErrorAnswer {
     pub(crate) fn new(status: StatusCode, code: &str, kind: &'static str, message: String) -> Self {
@@ -123,6 +125,11 @@ impl ErrorAnswer {
     /// The answer in the route's dialect.
     pub(crate) fn in_dialect(mut self, dialect: Dialect, request_id: &str) -> Response {
         self.error.request_id = Some(request_id.to_owned());
+        if dialect == Dialect::OpenAi && self.error.code == BUDGET_EXHAUSTED {
+            // What OpenAI's clients know as permanent.
+            self.status = StatusCode::TOO_MANY_REQUESTS;
+            self.error.code = "insufficient_quota".to_owned();
+        }
         let body = self.body(dialect);
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
@@ -197,12 +204,17 @@ impl From<Refusal> for ErrorAnswer {
         let status = StatusCode::from_u16(refusal.code.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         let kind = match refusal.code {
             RefusalCode::RateLimited | RefusalCode::Saturated => "rate_limit_error",
+            RefusalCode::BudgetExhausted => "insufficient_quota",
             RefusalCode::NeverFits => "invalid_request_error",
             RefusalCode::Draining | RefusalCode::NoDeployment => "overloaded_error",
         };
         let mut answer = Self::new(status, refusal.code.as_str(), kind, refusal.message);
         answer.error.policy = refusal.policy.as_deref().map(str::to_owned);
-        answer.error.limit = refusal.limit;
+        answer.error.limit = refusal
+            .limit
+            .zip(refusal.counted)
+            .map(|(limit, counted)| in_units(counted, limit));
+        answer.error.booked = refusal.booked;
         answer.error.exact = Some(refusal.exact);
         match refusal.retry_after {
             Some(wait) => answer.come_back_after(wait),

@@ -5,15 +5,23 @@
 //!
 //! What a request means is decided in the gateway; here it is read, and its answer written.
 
+mod app;
+mod arrival;
 mod authorization;
 pub mod config;
 mod error_answer;
 mod event_stream;
+mod metrics;
+pub mod policy_words;
 mod rate_limit_headers;
+mod rate_limits_page;
+mod reload;
 mod routes;
 mod serve;
 
+pub use app::App;
 pub use llm_engine_gateway::{
-    Counted, Gateway, Match, Per, Policy, Quota, RouteStatus, Setup, Unit, WorkerSetup,
+    Counted, Gateway, Per, PolicySetup, Quota, RouteStatus, Setup, Unit, WorkerSetup,
 };
+pub use reload::Reloader;
 pub use serve::{Drained, serve};

@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use llm_engine_gateway::{Counted, Level, Unit};
+use llm_engine_gateway::{Counted, Level, Unit, unit_name};
 
 /// Adds what is known of the caller's quotas, on success and on refusal alike:
 ///
@@ -20,36 +20,29 @@ pub(crate) fn add(headers: &mut HeaderMap, levels: &[Level]) {
         let name = item_name(level);
         let separator = if policies.is_empty() { "" } else { ", " };
         let limit = level.limit.min(MAX_INTEGER);
-        // Writing to a String can't fail.
-        let _ = match level.counted {
-            Counted::PerWindow { unit, window } => {
-                let unit = structured_unit(unit);
-                write!(
-                    policies,
-                    "{separator}{name};q={limit};w={}{unit}",
-                    whole_seconds(window)
-                )
-            }
-            Counted::Concurrency => {
-                write!(policies, "{separator}{name};q={limit};qu=\"concurrent-requests\"")
-            }
-        };
         let remaining = level.remaining.min(MAX_INTEGER);
-        let _ = match level.counted {
-            Counted::PerWindow { .. } => {
-                write!(
-                    limits,
-                    "{separator}{name};r={remaining};t={}",
-                    whole_seconds(level.full_in)
-                )
+        let unit = structured_unit(level.counted);
+        let (window, reset) = match level.counted {
+            Counted::PerWindow { window, .. } => {
+                (format!(";w={}", whole_seconds(window)), Some(level.full_in))
             }
-            Counted::Concurrency => write!(limits, "{separator}{name};r={remaining}"),
+            // Months differ in length, and so do days where clocks change.
+            Counted::PerPeriod { .. } => (String::new(), Some(level.full_in)),
+            Counted::Concurrency => (String::new(), None),
         };
+        // Writing to a String can't fail.
+        let _ = write!(policies, "{separator}{name};q={limit}{window}{unit}");
+        let _ = write!(limits, "{separator}{name};r={remaining}");
+        if let Some(reset) = reset {
+            let _ = write!(limits, ";t={}", whole_seconds(reset));
+        }
     }
     set(headers, "ratelimit-policy", policies);
     set(headers, "ratelimit", limits);
     add_openai(headers, levels, "requests", |unit| unit == Unit::Requests);
-    add_openai(headers, levels, "tokens", |unit| unit != Unit::Requests);
+    add_openai(headers, levels, "tokens", |unit| {
+        matches!(unit, Unit::InputTokens | Unit::OutputTokens | Unit::Tokens)
+    });
 }
 
 /// The largest integer of a structured field (RFC 9651).
@@ -57,27 +50,25 @@ const MAX_INTEGER: u64 = 999_999_999_999_999;
 
 /// A structured-field string; the configuration allows no character in a name that would have to be escaped.
 fn item_name(level: &Level) -> String {
-    let unit = match level.counted {
-        Counted::PerWindow { unit, .. } => unit.name(),
-        Counted::Concurrency => "concurrency",
-    };
-    format!("\"{}/{unit}\"", level.policy)
+    format!("\"{}/{}\"", level.policy, unit_name(level.counted))
 }
 
-/// Requests are what the draft counts if nothing is said; tokens are a unit of ours.
-fn structured_unit(unit: Unit) -> String {
-    match unit {
-        Unit::Requests => String::new(),
-        Unit::InputTokens | Unit::OutputTokens | Unit::Tokens => {
-            format!(";qu=\"{}\"", unit.name().replace('_', "-"))
-        }
+/// Requests are what the draft counts if nothing is said; everything else is a unit of ours.
+fn structured_unit(counted: Counted) -> &'static str {
+    match counted.unit() {
+        Some(Unit::Requests) => "",
+        Some(Unit::InputTokens) => ";qu=\"input-tokens\"",
+        Some(Unit::OutputTokens) => ";qu=\"output-tokens\"",
+        Some(Unit::Tokens) => ";qu=\"tokens\"",
+        Some(Unit::Usd) => ";qu=\"nano-usd\"",
+        None => ";qu=\"concurrent-requests\"",
     }
 }
 
 fn add_openai(headers: &mut HeaderMap, levels: &[Level], name: &str, counts: impl Fn(Unit) -> bool) {
     let tightest = levels
         .iter()
-        .filter(|level| matches!(level.counted, Counted::PerWindow { unit, .. } if counts(unit)))
+        .filter(|level| level.counted.unit().is_some_and(&counts))
         .min_by_key(|level| level.remaining);
     let Some(level) = tightest else { return };
     set(

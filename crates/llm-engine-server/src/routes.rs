@@ -2,10 +2,10 @@
 
 mod endpoints;
 mod health;
+mod limits;
 mod openai;
+mod rate_limits;
 mod v1;
-
-use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -14,15 +14,15 @@ use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use llm_engine_gateway::Gateway;
 
+use crate::App;
 use crate::error_answer::{ErrorAnswer, method_not_allowed, not_found};
 
 /// The largest request body, in bytes. A prompt of the longest context in use is well below it.
 pub(crate) const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
-/// All routes over a gateway.
-pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
+/// All routes.
+pub(crate) fn router(app: App) -> Router {
     Router::new()
         .route("/v1/llm/completions-sync", post(v1::completions_sync))
         .route("/v1/llm/completions-stream", post(v1::completions_stream))
@@ -31,12 +31,17 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/v1/chat/completions", post(openai::chat_completions))
         .route("/v1/completions", post(openai::completions))
         .route("/v1/models", get(openai::models))
+        .route("/v1/limits", get(limits::list))
+        .route("/v1/limits/explain/{request_id}", get(limits::explain))
+        .route("/rate-limits", get(rate_limits::page))
+        .route("/rate-limits.md", get(rate_limits::markdown))
+        .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::alive))
         .route("/healthcheck", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(unrouted)
         .method_not_allowed_fallback(async || method_not_allowed())
-        .with_state(gateway)
+        .with_state(app)
 }
 
 /// A path with a slash too many is sent on to the one without, as the public servers do.

@@ -1,15 +1,15 @@
 use std::future::{Future, IntoFuture};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
-use llm_engine_gateway::Gateway;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::routes;
+use crate::{App, routes};
 
 /// How the server ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// What the listener reports.
 pub async fn serve(
     listener: TcpListener,
-    gateway: Arc<Gateway>,
+    app: App,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<Drained> {
     let close = CancellationToken::new();
@@ -41,8 +41,9 @@ pub async fn serve(
     let listener = listener.tap_io(|connection| {
         let _ = connection.set_nodelay(true);
     });
-    let server = axum::serve(listener, routes::router(Arc::clone(&gateway)))
-        .with_graceful_shutdown(close.clone().cancelled_owned());
+    let gateway = Arc::clone(&app.gateway);
+    let service = routes::router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(close.clone().cancelled_owned());
     let mut server = tokio::spawn(server.into_future());
     tokio::select! {
         () = shutdown => {}

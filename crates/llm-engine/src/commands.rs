@@ -1,8 +1,11 @@
 //! One file per command.
 
 pub(crate) mod complete;
+pub(crate) mod explain;
 pub(crate) mod fetch_model;
+mod http;
 pub(crate) mod serve;
+pub(crate) mod simulate;
 mod summary;
 pub(crate) mod worker;
 
@@ -22,13 +25,17 @@ const CONFIG_FILE: &str = "llm-engine.toml";
 
 /// The configuration of this file, of `llm-engine.toml` in the working folder, or the built-in one.
 fn read_config(path: Option<&Path>) -> anyhow::Result<Config> {
-    let here = Path::new(CONFIG_FILE);
-    let config = match path {
+    let config = match config_file(path) {
         Some(path) => Config::read(path),
-        None if here.exists() => Config::read(here),
         None => Config::built_in(),
     };
     config.map_err(|error| Usage(error.to_string()).into())
+}
+
+/// The file that [`read_config`] reads, if it reads any.
+fn config_file(named: Option<&Path>) -> Option<&Path> {
+    let here = Path::new(CONFIG_FILE);
+    named.or_else(|| here.exists().then_some(here))
 }
 
 /// The checked file of a model, downloaded first if it has to be.

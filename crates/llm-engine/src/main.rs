@@ -31,6 +31,10 @@ enum Command {
     Serve(commands::serve::Arguments),
     /// Ask a server for a completion and print it as it comes.
     Complete(commands::complete::Arguments),
+    /// Say what every policy saw of a request.
+    Explain(commands::explain::Arguments),
+    /// Say what policies would have done to the requests of a log, or to made-up ones.
+    Simulate(commands::simulate::Arguments),
     /// Run one model on a local socket; `serve` starts this for each model file.
     #[command(hide = true)]
     Worker(commands::worker::Arguments),
@@ -45,6 +49,8 @@ Examples:
   llm-engine serve --config llm-engine.toml          your models, callers and limits
   llm-engine complete \"Why is the sky blue?\"         ask the local server
   llm-engine complete --model big --json \"Hello\"     the whole answer as JSON
+  llm-engine explain REQUEST_ID                      why a request was refused, or was not
+  llm-engine simulate --log requests.jsonl           what these policies would have done to those requests
 
 The log is set by LLM_ENGINE_LOG, for example LLM_ENGINE_LOG=debug.";
 
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Serve(arguments) => commands::serve::run(&arguments, log_format),
         Command::Complete(arguments) => commands::complete::run(&arguments),
+        Command::Explain(arguments) => commands::explain::run(&arguments),
+        Command::Simulate(arguments) => commands::simulate::run(&arguments),
         Command::Worker(arguments) => commands::worker::run(arguments),
         Command::FetchModel(arguments) => commands::fetch_model::run(&arguments),
     };

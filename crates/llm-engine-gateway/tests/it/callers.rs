@@ -47,8 +47,10 @@ async fn a_key_can_be_configured_by_its_digest() {
         let mut setup = setup("http://localhost/v1");
         setup.callers = vec![CallerSetup {
             name: "k".to_owned(),
-            team: 0,
+            team: None,
             api_key: digest,
+            names_users: false,
+            is_operator: false,
         }];
         let gateway = Gateway::start(setup).unwrap();
         assert_eq!(&*gateway.authenticate("k").unwrap().name, "k");
@@ -154,8 +156,10 @@ async fn no_digest_of_a_key_is_in_the_gateway_s_debug_output() {
     let mut alone = setup("http://localhost/v1");
     alone.callers = vec![CallerSetup {
         name: "k".to_owned(),
-        team: 0,
+        team: None,
         api_key: ApiKeyDigest::of("k"),
+        names_users: false,
+        is_operator: false,
     }];
     let shown = format!("{:?}", Gateway::start(alone).unwrap());
     // The first bytes of the digest as `Debug` writes an array of bytes: 82 54 c3 29.

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::advance;
 
 use crate::harness::{
-    World, arrival, assert_waits, at_once, complete, drain, failed, next_text, refused, request, settle,
+    World, arrived, assert_waits, at_once, complete, drain, failed, next_text, refused, request, settle,
     spent, stream_of, streaming, text,
 };
 
@@ -67,7 +67,7 @@ async fn a_request_that_has_no_answer_yet_is_waited_for() {
     let mut world = World::start().await;
     let request = request(json!({}));
     let mut answer = pin!(complete(&world.gateway, &request));
-    let exchange = arrival(answer.as_mut(), &mut world.upstream).await;
+    let exchange = arrived(answer.as_mut(), &mut world.upstream).await;
     world.gateway.drain();
     let mut drained = pin!(world.gateway.drained());
     assert!(at_once(drained.as_mut()).await.is_none());
@@ -97,7 +97,7 @@ async fn a_request_that_waits_for_a_place_is_refused_or_waited_for() {
         at_once(drained.as_mut()).await.is_none(),
         "a request is still to run"
     );
-    let exchange = arrival(waiting.as_mut(), &mut world.upstream).await;
+    let exchange = arrived(waiting.as_mut(), &mut world.upstream).await;
     assert!(at_once(drained.as_mut()).await.is_none());
     exchange.answer_words(1, &["a"]);
     crate::harness::drain(stream_of(waiting.await)).await.unwrap();
@@ -133,7 +133,7 @@ async fn a_request_without_a_first_token_is_cut_off_too_streamed_or_not() {
         for with_head in [false, true] {
             let mut world = World::start().await;
             let mut answer = pin!(complete(&world.gateway, &request));
-            let exchange = arrival(answer.as_mut(), &mut world.upstream).await;
+            let exchange = arrived(answer.as_mut(), &mut world.upstream).await;
             let mut stream = None;
             let mut unanswered = None;
             if with_head {

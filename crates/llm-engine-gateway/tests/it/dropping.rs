@@ -6,7 +6,7 @@ use scripted_upstream::freeze;
 use serde_json::json;
 
 use crate::harness::{
-    Spent, World, arrival, assert_waits, at_once, complete, drain, next_text, request, spent, streaming,
+    Spent, World, arrived, assert_waits, at_once, complete, drain, next_text, request, spent, streaming,
 };
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn dropped_between_the_head_and_the_first_event_it_pays_for_its_prompt() {
     let request = streaming();
     let stream = {
         let mut answer = pin!(complete(&world.gateway, &request));
-        let stream = arrival(answer.as_mut(), &mut world.upstream).await.stream();
+        let stream = arrived(answer.as_mut(), &mut world.upstream).await.stream();
         stream.raw(": ping\n\n");
         assert!(at_once(answer).await.is_none());
         stream

@@ -2,17 +2,20 @@ use std::fmt::Debug;
 use std::future::poll_fn;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use llm_engine_gateway::{
-    AnswerBody, AnswerStream, ApiKeyDigest, Caller, CallerSetup, CompleteError, Counted, DeploymentSetup,
-    Event, Failure, Gateway, Match, ModelSetup, Per, Policy, Quota, Refusal, RemoteSetup, Route, Setup, Unit,
+    AnswerBody, AnswerStream, ApiKeyDigest, Arrival, Caller, CallerSetup, CompleteError, Counted,
+    DeploymentSetup, Event, Failure, Gateway, Level, ModelSetup, Per, PolicySetup, PriceSetup, Quota, ROUTES,
+    Refusal, RemoteSetup, Route, Setup, Unit,
 };
 use llm_engine_wire::openai::{ChunkChoice, Kind, Request};
 use scripted_upstream::{EventStream, Exchange, Upstream};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// A gateway with an upstream that the test scripts.
 pub(crate) struct World {
@@ -89,10 +92,16 @@ impl World {
         complete_as(&self.gateway, name, request, "r-1").await
     }
 
+    /// How the caller's quotas for the model `m` stand.
+    pub(crate) fn levels(&self, name: &str) -> Vec<Level> {
+        self.gateway
+            .levels(&self.caller(name), &self.route(), &arrival("r-1"))
+    }
+
     /// What Alice has used up of the policy that counts everything.
     pub(crate) fn spent(&self) -> Spent {
         let mut spent = Spent::default();
-        for level in self.gateway.levels(&self.caller("alice"), &self.route()) {
+        for level in self.levels("alice") {
             let used = level.limit - level.remaining;
             match level.counted {
                 Counted::PerWindow {
@@ -106,9 +115,7 @@ impl World {
                     unit: Unit::OutputTokens,
                     ..
                 } => spent.output_tokens = used,
-                Counted::PerWindow {
-                    unit: Unit::Tokens, ..
-                } => {}
+                Counted::PerWindow { .. } | Counted::PerPeriod { .. } => {}
                 Counted::Concurrency => spent.running = used,
             }
         }
@@ -126,7 +133,7 @@ impl World {
         script: impl FnOnce(&EventStream),
     ) -> (AnswerStream, EventStream) {
         let mut answer = pin!(complete(&self.gateway, request));
-        let stream = arrival(answer.as_mut(), &mut self.upstream).await.stream();
+        let stream = arrived(answer.as_mut(), &mut self.upstream).await.stream();
         script(&stream);
         (stream_of(answer.await), stream)
     }
@@ -138,14 +145,14 @@ impl World {
 
     pub(crate) async fn failure_of(&mut self, request: &Request, script: impl FnOnce(Exchange)) -> Failure {
         let mut answer = pin!(complete(&self.gateway, request));
-        script(arrival(answer.as_mut(), &mut self.upstream).await);
+        script(arrived(answer.as_mut(), &mut self.upstream).await);
         failed(answer.await)
     }
 
     /// Sends a request that arrives upstream, and drops it there.
     pub(crate) async fn abandon(&mut self, request: &Request) -> Exchange {
         let answer = pin!(complete(&self.gateway, request));
-        arrival(answer, &mut self.upstream).await
+        arrived(answer, &mut self.upstream).await
     }
 
     /// The one place is free: another request runs.
@@ -153,10 +160,21 @@ impl World {
         assert_eq!(self.route().running(), 0);
         let request = streaming();
         let mut answer = pin!(complete(&self.gateway, &request));
-        let exchange = arrival(answer.as_mut(), &mut self.upstream).await;
+        let exchange = arrived(answer.as_mut(), &mut self.upstream).await;
         exchange.answer_words(1, &["a"]);
         assert_eq!(text(&drain(stream_of(answer.await)).await.unwrap()), "a");
     }
+}
+
+/// What is known of a request besides what it asks for: nothing but its name.
+pub(crate) fn arrival(request_id: &str) -> Arrival<'_> {
+    Arrival::local(request_id, ROUTES[0])
+}
+
+/// The time of day, on the clock that tests can freeze.
+fn wall_clock() -> Timestamp {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    "2026-11-24T12:00:00Z".parse::<Timestamp>().unwrap() + START.elapsed()
 }
 
 /// Alice's request.
@@ -172,16 +190,24 @@ pub(crate) async fn complete_as(
 ) -> Result<AnswerBody, CompleteError> {
     let caller = gateway.authenticate(&api_key(name)).unwrap();
     let route = gateway.resolve(&request.model).unwrap();
-    gateway.complete(&caller, &route, request, request_id).await
+    gateway
+        .complete(&caller, &route, request, &arrival(request_id))
+        .await
 }
 
 /// A gateway's set-up: the model `m`, and Alice and Bob of one team and Carol of another.
 pub(crate) fn setup(url: &str) -> Setup {
     Setup {
         models: vec![model("m", url)],
-        callers: vec![caller("alice", 0), caller("bob", 0), caller("carol", 1)],
+        callers: vec![
+            caller("alice", "red"),
+            caller("bob", "red"),
+            caller("carol", "blue"),
+        ],
         policies: vec![counting_everything()],
         socket_folder: std::env::temp_dir(),
+        journal: None,
+        wall_clock,
     }
 }
 
@@ -196,6 +222,7 @@ pub(crate) fn model(name: &str, url: &str) -> ModelSetup {
         }),
         chat_template_for_prompts: false,
         default_output_tokens: 20,
+        price: PriceSetup::default(),
         concurrency: NonZeroUsize::MIN,
         queue_wait: Duration::from_secs(2),
         queue_length: 0,
@@ -214,18 +241,20 @@ pub(crate) fn api_key(name: &str) -> String {
     format!("key of {name}")
 }
 
-fn caller(name: &str, team: u32) -> CallerSetup {
+fn caller(name: &str, team: &str) -> CallerSetup {
     CallerSetup {
         name: name.to_owned(),
-        team,
+        team: Some(team.to_owned()),
         api_key: ApiKeyDigest::of(&api_key(name)),
+        names_users: false,
+        is_operator: false,
     }
 }
 
 /// The policy from which [`World::spent`] is read.
-pub(crate) fn counting_everything() -> Policy {
+pub(crate) fn counting_everything() -> PolicySetup {
     let units = [Unit::Requests, Unit::InputTokens, Unit::OutputTokens];
-    Policy {
+    PolicySetup {
         per: Per {
             caller: true,
             ..Per::default()
@@ -239,13 +268,11 @@ pub(crate) fn counting_everything() -> Policy {
 }
 
 /// A policy with these quotas for everybody together.
-pub(crate) fn policy(name: &str, quotas: impl IntoIterator<Item = (Unit, Quota)>) -> Policy {
-    Policy {
+pub(crate) fn policy(name: &str, quotas: impl IntoIterator<Item = (Unit, Quota)>) -> PolicySetup {
+    PolicySetup {
         name: name.into(),
-        matches: Match::default(),
-        per: Per::default(),
         quotas: quotas.into_iter().collect(),
-        concurrency: None,
+        ..PolicySetup::default()
     }
 }
 
@@ -336,7 +363,7 @@ pub(crate) async fn assert_waits<F: Future<Output: Debug> + ?Sized>(mut future: 
 }
 
 /// Lets the request arrive upstream, which does not answer it yet.
-pub(crate) async fn arrival<F: Future<Output: Debug> + ?Sized>(
+pub(crate) async fn arrived<F: Future<Output: Debug> + ?Sized>(
     answer: Pin<&mut F>,
     upstream: &mut Upstream,
 ) -> Exchange {

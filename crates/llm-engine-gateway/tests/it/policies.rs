@@ -3,7 +3,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use llm_engine_gateway::{Level, Match, Per, Policy, RefusalCode, Unit};
+use llm_engine_gateway::{Level, MatchSetup, Per, PolicySetup, RefusalCode, Unit};
 use scripted_upstream::freeze;
 use serde_json::json;
 use tokio::time::advance;
@@ -13,7 +13,7 @@ use crate::harness::{
 };
 
 /// The models `m` and `n`, also called `n2`, under these policies.
-async fn world(policies: Vec<Policy>) -> World {
+async fn world(policies: Vec<PolicySetup>) -> World {
     World::with(|setup| {
         let mut second = model("n", &remote(setup).url);
         second.aliases = vec!["n2".to_owned()];
@@ -60,7 +60,7 @@ async fn a_refusal_by_some_changes_no_level_and_names_all_of_them_with_the_longe
     stream.done();
     drain(answer).await.unwrap();
 
-    let before = world.gateway.levels(&world.caller("alice"), &world.route());
+    let before = world.levels("alice");
     assert_eq!(
         remaining(&before),
         [
@@ -76,13 +76,10 @@ async fn a_refusal_by_some_changes_no_level_and_names_all_of_them_with_the_longe
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(60)));
         assert_eq!(
             refusal.message,
-            "Policy narrow allows 1 request per minute, this request asks for 1 and 0 are left, and Policy tokens \
+            "PolicySetup narrow allows 1 request per minute, this request asks for 1 and 0 are left, and PolicySetup tokens \
              allows 30 output tokens per minute, this request asks for 20 and 10 are left; try again in 60.0 s."
         );
-        assert_eq!(
-            world.gateway.levels(&world.caller("alice"), &world.route()),
-            before
-        );
+        assert_eq!(world.levels("alice"), before);
     }
     assert!(world.upstream.arrived().is_none(), "nothing of it went upstream");
     advance(Duration::from_secs(60)).await;
@@ -156,8 +153,8 @@ async fn a_maximum_beyond_all_reason_never_fits_and_needs_no_policy_to_be_harmle
 
 /// Who is still admitted after Alice asked for `m`, of (Alice, m), (Alice, n), (Bob, m), (Carol, m), under one request a
 /// minute of this policy.
-async fn admitted_after_alice(matches: Match, per: Per) -> [bool; 4] {
-    let policy = Policy {
+async fn admitted_after_alice(matches: MatchSetup, per: Per) -> [bool; 4] {
+    let policy = PolicySetup {
         matches,
         per,
         ..policy("p", [per_minute(Unit::Requests, 1)])
@@ -177,7 +174,12 @@ async fn admitted_after_alice(matches: Match, per: Per) -> [bool; 4] {
 #[tokio::test]
 async fn callers_teams_and_models_have_buckets_of_their_own_where_a_policy_says_so() {
     let _frozen = freeze();
-    let per = |caller, team, model| Per { caller, team, model };
+    let per = |caller, team, model| Per {
+        caller,
+        team,
+        model,
+        ..Per::default()
+    };
     for (per, expected) in [
         (per(false, false, false), [false, false, false, false]),
         (per(true, false, false), [false, false, true, true]),
@@ -188,7 +190,7 @@ async fn callers_teams_and_models_have_buckets_of_their_own_where_a_policy_says_
         (per(true, true, true), [false, true, true, true]),
     ] {
         assert_eq!(
-            admitted_after_alice(Match::default(), per).await,
+            admitted_after_alice(MatchSetup::default(), per).await,
             expected,
             "{per:?}"
         );
@@ -198,41 +200,47 @@ async fn callers_teams_and_models_have_buckets_of_their_own_where_a_policy_says_
 #[tokio::test]
 async fn a_policy_counts_only_whom_it_matches() {
     let _frozen = freeze();
-    let all = Match::default();
+    let all = MatchSetup::default();
     for (matches, expected) in [
         (
-            Match {
-                caller: Some(0),
-                ..all
+            MatchSetup {
+                caller: Some("alice".to_owned()),
+                ..all.clone()
             },
             [false, false, true, true],
         ),
-        (Match { team: Some(0), ..all }, [false, false, false, true]),
         (
-            Match {
-                model: Some(0),
-                ..all
+            MatchSetup {
+                team: Some("red".to_owned()),
+                ..all.clone()
+            },
+            [false, false, false, true],
+        ),
+        (
+            MatchSetup {
+                model: Some("m".to_owned()),
+                ..all.clone()
             },
             [false, true, false, false],
         ),
         (
-            Match {
-                caller: Some(1),
-                ..all
+            MatchSetup {
+                caller: Some("bob".to_owned()),
+                ..all.clone()
             },
             [true, true, true, true],
         ),
         (
-            Match {
-                team: Some(0),
-                model: Some(0),
-                ..all
+            MatchSetup {
+                team: Some("red".to_owned()),
+                model: Some("m".to_owned()),
+                ..all.clone()
             },
             [false, true, false, true],
         ),
     ] {
         assert_eq!(
-            admitted_after_alice(matches, Per::default()).await,
+            admitted_after_alice(matches.clone(), Per::default()).await,
             expected,
             "{matches:?}"
         );
@@ -242,7 +250,7 @@ async fn a_policy_counts_only_whom_it_matches() {
 #[tokio::test]
 async fn another_name_of_a_model_is_the_same_model() {
     let _frozen = freeze();
-    let per_model = Policy {
+    let per_model = PolicySetup {
         per: Per {
             model: true,
             ..Per::default()
@@ -262,21 +270,20 @@ async fn a_caller_sees_the_levels_of_those_policies_that_count_it() {
         caller: true,
         ..Per::default()
     };
-    let own = Policy {
+    let own = PolicySetup {
         per: per_caller,
         ..policy("own", [per_minute(Unit::Requests, 5)])
     };
-    let team = Policy {
-        matches: Match {
-            team: Some(0),
-            ..Match::default()
+    let team = PolicySetup {
+        matches: MatchSetup {
+            team: Some("red".to_owned()),
+            ..MatchSetup::default()
         },
         ..policy("team", [per_minute(Unit::Requests, 9)])
     };
     let mut world = world(vec![own, team]).await;
     assert!(admitted(&mut world, "alice", "m").await);
-    let seen =
-        |world: &World, name: &str| remaining(&world.gateway.levels(&world.caller(name), &world.route()));
+    let seen = |world: &World, name: &str| remaining(&world.levels(name));
     assert_eq!(
         seen(&world, "alice"),
         [("own".to_owned(), 4), ("team".to_owned(), 8)]
@@ -293,7 +300,7 @@ async fn requests_at_the_same_time_are_counted_until_the_last_of_the_answer() {
     let _frozen = freeze();
     let mut world = World::with(|setup| {
         setup.models[0].concurrency = NonZeroUsize::new(10).unwrap();
-        setup.policies = vec![Policy {
+        setup.policies = vec![PolicySetup {
             concurrency: NonZeroU32::new(2),
             ..policy("p", [])
         }];

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::advance;
 
 use crate::harness::{
-    World, arrival, assert_waits, at_once, complete, complete_as, drain, model, refused, remote, request,
+    World, arrived, assert_waits, at_once, complete, complete_as, drain, model, refused, remote, request,
     spent, stream_of, streaming,
 };
 
@@ -52,7 +52,7 @@ async fn who_came_first_is_first() {
             // Woken in any order, they keep theirs.
             assert_waits(later.as_mut()).await;
         }
-        let exchange = arrival(first.as_mut(), &mut world.upstream).await;
+        let exchange = arrived(first.as_mut(), &mut world.upstream).await;
         assert_eq!(exchange.headers["x-request-id"], id);
         assert_eq!(world.route().running(), 1);
         exchange.answer_words(1, &["x"]);
@@ -72,7 +72,7 @@ async fn nobody_new_passes_those_who_wait() {
     // The place is free, and it is already somebody's.
     let mut newcomer = pin!(complete(&world.gateway, &request));
     assert_waits(newcomer.as_mut()).await;
-    let exchange = arrival(line[0].as_mut(), &mut world.upstream).await;
+    let exchange = arrived(line[0].as_mut(), &mut world.upstream).await;
     assert_eq!(exchange.headers["x-request-id"], "waits");
 }
 
@@ -85,7 +85,7 @@ async fn one_who_leaves_the_line_with_the_place_already_his_passes_it_on() {
     let mut line = line(&world.gateway, &request, &["leaves", "stays"]).await;
     drop(answer);
     drop(line.remove(0));
-    let exchange = arrival(line[0].as_mut(), &mut world.upstream).await;
+    let exchange = arrived(line[0].as_mut(), &mut world.upstream).await;
     assert_eq!(exchange.headers["x-request-id"], "stays");
 }
 
@@ -151,7 +151,7 @@ async fn a_place_is_free_again_however_its_request_ends() {
     for round in 0..3 {
         let request = streaming();
         let mut running = Box::pin(complete(&world.gateway, &request));
-        let exchange = arrival(running.as_mut(), &mut world.upstream).await;
+        let exchange = arrived(running.as_mut(), &mut world.upstream).await;
         let mut waiting = pin!(complete(&world.gateway, &request));
         assert_waits(waiting.as_mut()).await;
         match round {
@@ -165,7 +165,7 @@ async fn a_place_is_free_again_however_its_request_ends() {
                 drain(stream_of(running.await)).await.unwrap();
             }
         }
-        arrival(waiting.as_mut(), &mut world.upstream).await;
+        arrived(waiting.as_mut(), &mut world.upstream).await;
     }
     assert_eq!(world.route().running(), 0);
 }
@@ -215,5 +215,5 @@ async fn as_many_run_as_there_are_places_and_each_model_has_its_own() {
         RefusalCode::Saturated
     );
     let other = request(json!({ "model": "n", "stream": true }));
-    arrival(pin!(complete(&world.gateway, &other)), &mut world.upstream).await;
+    arrived(pin!(complete(&world.gateway, &other)), &mut world.upstream).await;
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::advance;
 
 use crate::harness::{
-    World, arrival, assert_waits, at_once, complete, drain, model, refused, request, settle, spent,
+    World, arrived, assert_waits, at_once, complete, drain, model, refused, request, settle, spent,
     stream_of, streaming,
 };
 use crate::worker_harness::{WELL, WorkerWorld, is_running, is_socket, kill, lines};
@@ -134,9 +134,9 @@ async fn a_worker_that_is_killed_refuses_requests_until_it_is_back_on_a_new_sock
     worker.load(1).await;
     let request = streaming();
     let mut answer = pin!(complete(&worker.world.gateway, &request));
-    let count = arrival(answer.as_mut(), &mut worker.world.upstream).await;
+    let count = arrived(answer.as_mut(), &mut worker.world.upstream).await;
     count.answer(200, &[], json!({ "count": 6, "max_model_len": 9 }));
-    let sent = arrival(answer.as_mut(), &mut worker.world.upstream).await;
+    let sent = arrived(answer.as_mut(), &mut worker.world.upstream).await;
     sent.answer_words(6, &["a"]);
     drain(stream_of(answer.await)).await.unwrap();
 }

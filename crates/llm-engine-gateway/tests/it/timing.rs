@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::advance;
 
 use crate::harness::{
-    World, arrival, assert_waits, at_once, complete, drain, failed, next_text, request, settle, spent,
+    World, arrived, assert_waits, at_once, complete, drain, failed, next_text, request, settle, spent,
     streaming, text,
 };
 
@@ -24,7 +24,7 @@ async fn a_deployment_that_does_not_answer_is_given_up_after_its_time_and_charge
     let request = streaming();
     {
         let mut answer = pin!(complete(&world.gateway, &request));
-        let _exchange = arrival(answer.as_mut(), &mut world.upstream).await;
+        let _exchange = arrived(answer.as_mut(), &mut world.upstream).await;
         advance(FIRST_TOKEN - MILLISECOND).await;
         assert_waits(answer.as_mut()).await;
         advance(2 * MILLISECOND).await;
@@ -40,7 +40,7 @@ async fn without_a_token(head_after: Duration, comments: bool) -> Option<Failure
     let mut world = World::start().await;
     let request = streaming();
     let mut answer = pin!(complete(&world.gateway, &request));
-    let exchange = arrival(answer.as_mut(), &mut world.upstream).await;
+    let exchange = arrived(answer.as_mut(), &mut world.upstream).await;
     advance(head_after).await;
     let stream = exchange.stream();
     stream.raw(": ping\n\n");
@@ -194,7 +194,7 @@ async fn a_whole_answer_may_take_ten_minutes_all_in_all() {
     let request = request(json!({}));
     {
         let mut answer = pin!(complete(&world.gateway, &request));
-        let exchange = arrival(answer.as_mut(), &mut world.upstream).await;
+        let exchange = arrived(answer.as_mut(), &mut world.upstream).await;
         advance(Duration::from_secs(599)).await;
         assert_waits(answer.as_mut()).await;
         // The head comes in time, the rest does not.

@@ -5,7 +5,7 @@ use llm_engine_wire::openai::Request;
 use scripted_upstream::freeze;
 use serde_json::{Map, Value, json};
 
-use crate::harness::{World, broken, failed, request, setup, spent};
+use crate::harness::{World, arrival, broken, failed, request, setup, spent};
 use crate::raw_upstream::RawUpstream;
 
 fn whole(answer: AnswerBody) -> Map<String, Value> {
@@ -23,9 +23,13 @@ fn plain() -> Request {
 async fn answered(body: Value) -> (Value, World) {
     let mut world = World::start().await;
     let (caller, route, request) = (world.caller("alice"), world.route(), plain());
-    let (answer, ()) = tokio::join!(world.gateway.complete(&caller, &route, &request, "r-1"), async {
-        world.upstream.next().await.answer(200, &[], body);
-    });
+    let arrival = arrival("r-1");
+    let (answer, ()) = tokio::join!(
+        world.gateway.complete(&caller, &route, &request, &arrival),
+        async {
+            world.upstream.next().await.answer(200, &[], body);
+        }
+    );
     (whole(answer.unwrap()).into(), world)
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::advance;
 
 use crate::harness::{
-    Spent, arrival, at_once, complete, counted, drain, failed, next_text, per_minute, policy, request,
+    Spent, arrived, at_once, complete, counted, drain, failed, next_text, per_minute, policy, request,
     settle, spent, stream_of, streaming,
 };
 use crate::worker_harness::WorkerWorld;
@@ -30,10 +30,10 @@ async fn begin(worker: &mut WorkerWorld) -> (AnswerStream, EventStream) {
     let request = streaming();
     let world = &mut worker.world;
     let mut answer = pin!(complete(&world.gateway, &request));
-    arrival(answer.as_mut(), &mut world.upstream)
+    arrived(answer.as_mut(), &mut world.upstream)
         .await
         .answer(200, &[], tokens(6));
-    let stream = arrival(answer.as_mut(), &mut world.upstream).await.stream();
+    let stream = arrived(answer.as_mut(), &mut world.upstream).await.stream();
     stream.event(&counted("a", 6, 1));
     let mut answer = stream_of(answer.await);
     assert_eq!(next_text(&mut answer).await, "a");
@@ -58,13 +58,13 @@ async fn a_prompt_is_counted_before_it_is_admitted_and_the_stream_is_asked_for_w
     let mut worker = WorkerWorld::ready(None).await;
     let request = streaming();
     let mut answer = pin!(complete(&worker.world.gateway, &request));
-    let question = arrival(answer.as_mut(), &mut worker.world.upstream).await;
+    let question = arrived(answer.as_mut(), &mut worker.world.upstream).await;
     assert_eq!(
         (question.path.as_str(), &question.body["prompt"]),
         ("/tokenize", &json!("123456789"))
     );
     question.answer(200, &[], tokens(6));
-    let sent = arrival(answer.as_mut(), &mut worker.world.upstream).await;
+    let sent = arrived(answer.as_mut(), &mut worker.world.upstream).await;
     assert_eq!(worker.world.spent(), STILL_RUNNING);
     assert_eq!(sent.path, "/v1/completions");
     assert_eq!(sent.headers["x-request-id"], "r-1");
@@ -82,7 +82,7 @@ async fn a_prompt_is_not_counted_where_no_policy_asks_for_it() {
     let request = streaming();
     let answer = pin!(complete(&worker.world.gateway, &request));
     assert_eq!(
-        arrival(answer, &mut worker.world.upstream).await.path,
+        arrived(answer, &mut worker.world.upstream).await.path,
         "/v1/completions"
     );
 }
@@ -96,10 +96,10 @@ async fn a_chat_that_names_no_maximum_gets_the_default_or_what_fits_behind_its_p
         // Also where no policy counts prompts.
         let mut worker = WorkerWorld::ready(Some(Vec::new())).await;
         let mut answer = pin!(complete(&worker.world.gateway, &chat));
-        let question = arrival(answer.as_mut(), &mut worker.world.upstream).await;
+        let question = arrived(answer.as_mut(), &mut worker.world.upstream).await;
         assert_eq!(question.body["messages"], fields["messages"]);
         question.answer(200, &[], json!({ "count": 10, "max_model_len": context }));
-        let sent = arrival(answer.as_mut(), &mut worker.world.upstream).await;
+        let sent = arrived(answer.as_mut(), &mut worker.world.upstream).await;
         assert_eq!(sent.body["max_tokens"], expected, "a context of {context}");
     }
 }
@@ -116,10 +116,10 @@ async fn a_prompt_that_can_not_be_counted_is_estimated() {
         let mut worker = WorkerWorld::ready(None).await;
         let request = streaming();
         let mut answer = pin!(complete(&worker.world.gateway, &request));
-        let question = arrival(answer.as_mut(), &mut worker.world.upstream).await;
+        let question = arrived(answer.as_mut(), &mut worker.world.upstream).await;
         question.answer(answer_to_count.0, &[], answer_to_count.1);
         assert_eq!(
-            arrival(answer, &mut worker.world.upstream).await.path,
+            arrived(answer, &mut worker.world.upstream).await.path,
             "/v1/completions"
         );
         assert_eq!(worker.world.spent().input_tokens, 3);
@@ -127,10 +127,10 @@ async fn a_prompt_that_can_not_be_counted_is_estimated() {
     let mut worker = WorkerWorld::ready(None).await;
     let request = streaming();
     let mut answer = pin!(complete(&worker.world.gateway, &request));
-    let _unanswered = arrival(answer.as_mut(), &mut worker.world.upstream).await;
+    let _unanswered = arrived(answer.as_mut(), &mut worker.world.upstream).await;
     advance(Duration::from_millis(2001)).await;
     assert_eq!(
-        arrival(answer, &mut worker.world.upstream).await.path,
+        arrived(answer, &mut worker.world.upstream).await.path,
         "/v1/completions"
     );
     assert_eq!(worker.world.spent().input_tokens, 3);
@@ -164,9 +164,9 @@ async fn a_request_that_is_dropped_before_its_first_token_is_stopped_too() {
     let request = streaming();
     {
         let mut answer = pin!(complete(&worker.world.gateway, &request));
-        let question = arrival(answer.as_mut(), &mut worker.world.upstream).await;
+        let question = arrived(answer.as_mut(), &mut worker.world.upstream).await;
         question.answer(200, &[], tokens(6));
-        arrival(answer, &mut worker.world.upstream).await;
+        arrived(answer, &mut worker.world.upstream).await;
     }
     asked_to_cancel(&mut worker).await.answer(200, &[], usage(6, 2));
     settle().await;
@@ -266,10 +266,10 @@ async fn an_answer_that_is_not_streamed_is_put_together_from_a_stream() {
     let mut worker = WorkerWorld::ready(None).await;
     let request = request(json!({}));
     let mut answer = pin!(complete(&worker.world.gateway, &request));
-    arrival(answer.as_mut(), &mut worker.world.upstream)
+    arrived(answer.as_mut(), &mut worker.world.upstream)
         .await
         .answer(200, &[], tokens(6));
-    let sent = arrival(answer.as_mut(), &mut worker.world.upstream).await;
+    let sent = arrived(answer.as_mut(), &mut worker.world.upstream).await;
     assert_eq!(sent.body["stream"], true);
     let stream = sent.stream();
     stream.event(&counted("a", 6, 1));
@@ -294,10 +294,10 @@ async fn a_worker_that_rejects_the_request_is_told_in_its_words() {
     let mut worker = WorkerWorld::ready(None).await;
     let request = streaming();
     let mut answer = pin!(complete(&worker.world.gateway, &request));
-    arrival(answer.as_mut(), &mut worker.world.upstream)
+    arrived(answer.as_mut(), &mut worker.world.upstream)
         .await
         .answer(200, &[], tokens(6));
-    let sent = arrival(answer.as_mut(), &mut worker.world.upstream).await;
+    let sent = arrived(answer.as_mut(), &mut worker.world.upstream).await;
     sent.answer(
         400,
         &[],

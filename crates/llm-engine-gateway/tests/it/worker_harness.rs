@@ -2,7 +2,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use llm_engine_gateway::{DeploymentSetup, Policy, RouteStatus, WorkerSetup};
+use llm_engine_gateway::{DeploymentSetup, PolicySetup, RouteStatus, WorkerSetup};
 use scripted_upstream::Exchange;
 use serde_json::json;
 use tempfile::TempDir;
@@ -43,7 +43,7 @@ impl WorkerWorld {
     }
 
     /// With these policies instead of the one that counts everything.
-    pub(crate) async fn with(script: &str, policies: Option<Vec<Policy>>) -> Self {
+    pub(crate) async fn with(script: &str, policies: Option<Vec<PolicySetup>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let script = format!(
             "exec 2>/dev/null; cd '{}'; JOURNAL=journal; echo \"$2\" >> sockets; {script}",
@@ -71,7 +71,7 @@ impl WorkerWorld {
     }
 
     /// A worker that has loaded its model.
-    pub(crate) async fn ready(policies: Option<Vec<Policy>>) -> Self {
+    pub(crate) async fn ready(policies: Option<Vec<PolicySetup>>) -> Self {
         let mut this = Self::with(WELL, policies).await;
         this.load(0).await;
         this

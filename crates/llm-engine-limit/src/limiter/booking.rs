@@ -31,7 +31,7 @@ impl Limiter {
         let own = fingerprint.and_then(|fingerprint| self.bookings.find(subject.caller, fingerprint));
         let standing = match own {
             None => Standing::Fresh,
-            Some(own) if self.bookings.is_overdue(own, now) => Standing::Due { own },
+            Some(own) if self.bookings.is_due(own, now) => Standing::Due { own },
             Some(own) => Standing::Early { own },
         };
         let Some(standing) = self.standing_to_admit(now, subject, &amounts, standing) else {
@@ -81,7 +81,7 @@ impl Limiter {
         let Standing::Early { own } = standing else {
             return None;
         };
-        let other = group.earliest_overdue(subject)?;
+        let other = group.earliest_late(subject)?;
         let in_place = Standing::InPlaceOf { own, other };
         refusing(in_place).is_none().then_some(in_place)
     }
@@ -180,7 +180,9 @@ impl Limiter {
     ) -> Option<Time> {
         let now = self.latest;
         let amounts = Amounts::from(cost);
-        let is_near = refusing.due > now && refusing.due.since(now) <= HORIZON;
+        // At the end of time there are no moments left to choose from.
+        let is_near =
+            refusing.due > now && refusing.due.since(now) <= HORIZON && refusing.due + HORIZON < Time::END;
         if !refusing.is_bookable || !is_near || !self.bookings.have_room(subject.caller) {
             return None;
         }
@@ -210,7 +212,7 @@ impl Limiter {
 
     /// The first instant from `due` on that no booking has on any of the subject's rows.
     fn free_time(&self, subject: Subject, mut due: Time) -> Time {
-        while self.enforcing(subject).any(|group| group.has_time(subject, due)) {
+        while due < Time::END && self.enforcing(subject).any(|group| group.has_time(subject, due)) {
             due = due + Duration::from_nanos(1);
         }
         due
@@ -254,6 +256,7 @@ impl Limiter {
         while let Some((turn, booking)) = self.bookings.turn(now) {
             self.in_groups(booking.subject, |group| match turn {
                 Turn::Due(id) => group.become_due(id, &booking),
+                Turn::Late(id) => group.become_late(id, &booking),
                 Turn::Expired(id) => group.end_booking(id, &booking, Some(false)),
             });
         }

@@ -11,14 +11,14 @@ use crate::{Subject, Time};
 /// What a request may take, by the booking that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It has none: what is left after those who have one.
+    /// It has none: what is left by those who have one.
     Fresh,
     /// It has one and comes before its time: the same, its own left aside.
     Early {
         /// Its own.
         own: u64,
     },
-    /// It comes before its time, while another's time has passed: it takes the other's place.
+    /// It comes before its time, while another is late: it takes the other's place.
     InPlaceOf {
         /// Its own.
         own: u64,
@@ -59,9 +59,9 @@ impl PolicyGroup {
             && meters.all(|(meter, bucket)| fits(meter, bucket, now, amounts, standing, schedule, bookings))
     }
 
-    /// The earliest booking of the subject's row whose time has passed.
-    pub(crate) fn earliest_overdue(&self, subject: Subject) -> Option<u64> {
-        self.schedule(self.buckets.find(subject))?.earliest_overdue()
+    /// The earliest booking of the subject's row whose caller has not come although it could have.
+    pub(crate) fn earliest_late(&self, subject: Subject) -> Option<u64> {
+        self.schedule(self.buckets.find(subject))?.earliest_late()
     }
 
     /// Whether the caller may book so much more, and there is a row to book it on.
@@ -81,6 +81,9 @@ impl PolicyGroup {
 
     pub(crate) fn book(&mut self, now: Time, id: u64, booking: &Booking) {
         let row = self.row(now, booking.subject);
+        if self.buckets.is_overflow(row) {
+            return;
+        }
         let ticks = self.ticks_of(&Amounts::from(booking.cost));
         let caller = (!self.partition.is_per_caller()).then_some(booking.subject.caller);
         let meters = self.meters.len();
@@ -94,6 +97,14 @@ impl PolicyGroup {
         let ticks = self.ticks_of(&Amounts::from(booking.cost));
         if let Some(schedule) = self.schedule_mut(booking.subject) {
             schedule.become_due(booking.due, id, booking.subject.caller, &ticks);
+        }
+    }
+
+    /// A booking's caller has not come although it could have.
+    pub(crate) fn become_late(&mut self, id: u64, booking: &Booking) {
+        let ticks = self.ticks_of(&Amounts::from(booking.cost));
+        if let Some(schedule) = self.schedule_mut(booking.subject) {
+            schedule.become_late(booking.due, id, &ticks);
         }
     }
 
@@ -185,24 +196,12 @@ pub(super) fn fits(
     let Some(schedule) = schedule.filter(|_| meter.refills()) else {
         return after <= most;
     };
-    let other = match standing {
-        Standing::Due { .. } => return after <= most + meter.slack,
-        Standing::InPlaceOf { other, .. } => Some(other),
-        Standing::Fresh | Standing::Early { .. } => None,
-    };
-    let other = other.map(|id| {
-        let booking = bookings.get(id);
-        (booking.due, id, meter.ticks_of(&Amounts::from(booking.cost)))
-    });
-    if let Some((due, id, others_ticks)) = other
-        && schedule.has_overdue(due, id)
-        && own_ticks <= others_ticks
-    {
+    if let Standing::Due { .. } = standing {
         return after <= most + meter.slack;
     }
-    let after = after.saturating_add(schedule.held_back(meter.place, other));
-    if after > most {
-        return false;
+    let after = after.saturating_add(schedule.held_back(meter.place));
+    if after > most || matches!(standing, Standing::InPlaceOf { .. }) {
+        return after <= most;
     }
     let Some((due, id)) = schedule.next_but(standing.own()) else {
         return true;

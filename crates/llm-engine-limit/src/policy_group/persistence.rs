@@ -5,6 +5,7 @@ use super::PolicyGroup;
 use crate::bookings::Bookings;
 use crate::bucket::Bucket;
 use crate::meter::Meter;
+use crate::partition::Partition;
 use crate::saved::{Saved, SavedLevel};
 use crate::{Policy, Time};
 
@@ -20,6 +21,16 @@ impl PolicyGroup {
                 .all(|(old, new)| old.counts_like(new))
     }
 
+    /// Whether what runs in it runs on in a group of these policies, which then has its bit.
+    pub(crate) fn runs_on_in(&self, policies: &[Policy]) -> bool {
+        let is_limited =
+            |policy: &Policy| policy.concurrency.is_some() && self.meters_of(&policy.name).is_some();
+        self.running.is_limited()
+            && self.matches == policies[0].matches
+            && self.partition == Partition::of(policies[0].per)
+            && policies.iter().any(is_limited)
+    }
+
     /// Takes over what these groups know of policies of the same name and partition: what is missing stays missing, up to
     /// the new burst; a debt stays a debt; what runs, runs.
     pub(crate) fn inherit(&mut self, now: Time, old: &[Self]) {
@@ -27,46 +38,51 @@ impl PolicyGroup {
         for policy in self.policies.clone() {
             let meters = place..place + policy.quotas.len() + policy.budgets.len();
             place = meters.end;
-            let predecessor = old
+            let mut known = old
                 .iter()
-                .find_map(|group| Some((group, group.meters_of(&policy.name)?)));
-            let Some((group, old_meters)) =
-                predecessor.filter(|(group, _)| group.partition == self.partition)
-            else {
-                continue;
-            };
-            for subject in group.buckets.subjects() {
-                let Some(old_row) = group
-                    .buckets
-                    .find(subject)
-                    .filter(|row| group.buckets.get(*row).is_some())
-                else {
-                    continue;
-                };
-                for new in meters.clone() {
-                    let old = old_meters.iter().find(|old| old.counts_like(&self.meters[new]));
-                    let Some(old) = old else { continue };
-                    let bucket = group
-                        .row_buckets(Some(old_row))
-                        .nth(old.place)
-                        .unwrap_or(Bucket::FULL);
-                    let missing = old.missing(bucket, now);
-                    let debt = missing.saturating_sub(old.burst());
-                    self.charge(
-                        now,
-                        subject,
-                        new,
-                        missing.min(self.meters[new].burst()).saturating_add(debt),
-                    );
+                .filter_map(|group| Some((group, group.meters_of(&policy.name)?)));
+            if let Some((group, old_meters)) = known.find(|(group, _)| group.partition == self.partition) {
+                for new in meters {
+                    self.inherit_levels(now, new, group, old_meters);
                 }
             }
-            if policy.concurrency.is_some() && group.running.is_limited() {
-                self.running_from = self.running_from.min(group.running_from);
-                for (old_row, count) in group.running.rows() {
-                    let row = self.row(now, group.buckets.subject_of(old_row));
-                    self.running.take_over(row, count);
-                }
+        }
+        let policies = &self.policies;
+        let running = old.iter().find(|group| group.runs_on_in(policies));
+        if let Some(group) = running.filter(|group| group.bit == self.bit) {
+            self.running_from = group.running_from;
+            for (old_row, count) in group.running.rows() {
+                let row = self.row_like(now, group, old_row);
+                self.running.take_over(row, count);
             }
+        }
+    }
+
+    fn inherit_levels(&mut self, now: Time, place: usize, group: &Self, old_meters: &[Meter]) {
+        let meter = &self.meters[place];
+        let same = old_meters.iter().find(|old| old.counted() == meter.counted());
+        let Some(old) = same.or_else(|| old_meters.iter().find(|old| old.counts_like(meter))) else {
+            return;
+        };
+        for old_row in group.buckets.rows() {
+            let bucket = group
+                .buckets
+                .get(old_row)
+                .map_or(Bucket::FULL, |row| row[old.place]);
+            let ticks = self.meters[place].inherited(old, bucket, now);
+            if ticks > 0 {
+                let row = self.row_like(now, group, old_row);
+                self.charge(now, row, place, ticks);
+            }
+        }
+    }
+
+    /// The row for the key that has this one in another group of the same partition.
+    fn row_like(&mut self, now: Time, other: &Self, row: u32) -> u32 {
+        if other.buckets.is_overflow(row) {
+            row
+        } else {
+            self.row(now, other.buckets.subject_of(row))
         }
     }
 
@@ -75,7 +91,7 @@ impl PolicyGroup {
         for (id, booking) in bookings.all() {
             if !self.observes() && self.applies_to(booking.subject) {
                 self.book(now, id, &booking);
-                if bookings.is_overdue(id, now) {
+                if bookings.is_due(id, now) {
                     self.become_due(id, &booking);
                 }
             }
@@ -84,15 +100,14 @@ impl PolicyGroup {
 
     /// Appends what has changed since the last time and must outlive a restart.
     pub(crate) fn save(&mut self, now: Time, saved: &mut Vec<Saved>) {
-        let Some(dirty) = &mut self.dirty else { return };
-        let rows: Vec<u32> = dirty.drain().collect();
+        let rows: Vec<u32> = self.dirty.drain().collect();
         for row in rows.into_iter().filter(|row| !self.buckets.is_overflow(*row)) {
             let subject = self.buckets.subject_of(row);
             let mut meters = self.meters.iter().zip(self.row_buckets(Some(row)));
             for policy in &self.policies {
                 let own = meters.by_ref().take(policy.quotas.len() + policy.budgets.len());
                 saved.extend(
-                    own.filter(|(meter, _)| meter.is_durable())
+                    own.filter(|(meter, bucket)| meter.must_be_saved(*bucket, now))
                         .map(|(meter, bucket)| Saved {
                             policy: Arc::clone(&policy.name),
                             counted: meter.counted(),
@@ -118,17 +133,17 @@ impl PolicyGroup {
             SavedLevel::Spent { window, units } if meter.calendar_window(now) == Some(window) => units,
             SavedLevel::Spent { .. } => 0,
         };
-        self.charge(now, saved.subject, place, units);
+        if units > 0 {
+            let ticks = meter.ticks_of_units(units);
+            let row = self.row(now, saved.subject);
+            self.charge(now, row, place, ticks);
+        }
     }
 
-    fn charge(&mut self, now: Time, subject: crate::Subject, place: usize, units: u64) {
-        if units > 0 {
-            let row = self.row(now, subject);
-            let meter = &self.meters[place];
-            let (ticks, charge) = (meter.ticks_at(now), meter.ticks_of_units(units));
-            self.buckets.row_mut(row)[place].charge(ticks, charge);
-            self.changed(row);
-        }
+    fn charge(&mut self, now: Time, row: u32, place: usize, ticks: u64) {
+        let clock = self.meters[place].ticks_at(now);
+        self.buckets.row_mut(row)[place].charge(clock, ticks);
+        self.dirty.insert(row);
     }
 
     /// The quotas and budgets of the policy of this name.

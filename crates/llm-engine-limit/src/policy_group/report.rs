@@ -66,9 +66,6 @@ impl PolicyGroup {
                         burst: meter.burst(),
                     });
                 }
-                if fits(meter, bucket, now, amounts, standing, schedule, bookings) {
-                    continue;
-                }
                 let clock = meter.ticks_at(now);
                 let (level, ticks) = (bucket.level(clock), meter.ticks_of(amounts));
                 let turn = match (standing, schedule.filter(|_| meter.refills())) {
@@ -76,15 +73,28 @@ impl PolicyGroup {
                     (_, Some(schedule)) => schedule.turn_of(meter, clock, level, ticks),
                     (_, None) => (clock + level + ticks).saturating_sub(meter.burst_ticks()),
                 };
-                let held_back = schedule.map_or(0, |schedule| schedule.held_back(meter.place, None));
                 let time = meter.time_at(turn, now);
+                if fits(meter, bucket, now, amounts, standing, schedule, bookings) {
+                    // It may not once all that is booked has been taken.
+                    if asked > 0 && !matches!(standing, Standing::Due { .. }) && time > now {
+                        refusing.due = refusing.due.max(time);
+                        refusing.turns.push((index, meter.place, turn, time));
+                    }
+                    continue;
+                }
+                let held_back = schedule.map_or(0, |schedule| schedule.held_back(meter.place));
+                let wait = if meter.refills() {
+                    meter.wait_until(turn, given)
+                } else {
+                    time.since(given)
+                };
                 refusing.refused.push(Refused {
                     policy: Arc::clone(&policy.name),
                     counted: meter.counted(),
                     limit: meter.limit(),
                     asked,
                     remaining: meter.remaining(bucket, held_back, now),
-                    wait: meter.wait_until(turn, given),
+                    wait,
                 });
                 refusing.due = refusing.due.max(time);
                 refusing.turns.push((index, meter.place, turn, time));
@@ -119,7 +129,7 @@ impl PolicyGroup {
         let running = row.map_or(0, |row| self.running.count(row));
         for (policy, buckets) in self.policies_with(row) {
             levels.extend(buckets.map(|(meter, bucket)| {
-                let held_back = schedule.map_or(0, |schedule| schedule.held_back(meter.place, None));
+                let held_back = schedule.map_or(0, |schedule| schedule.held_back(meter.place));
                 Level {
                     policy: Arc::clone(&policy.name),
                     counted: meter.counted(),

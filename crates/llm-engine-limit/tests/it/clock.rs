@@ -15,7 +15,7 @@ proptest! {
     #[test]
     fn a_clock_that_goes_back_is_one_that_stands_still(
         policies in any_policies(),
-        steps in steps(Allow { overruns: true, clock_back: true }, 120),
+        steps in steps(Allow { overruns: true, clock_back: true, ..Allow::default() }, 120),
     ) {
         let mut run = Run::new(&policies);
         let mut still = Run::new(&policies);

@@ -31,7 +31,7 @@ proptest! {
     #[test]
     fn never_more_than_the_maximum_run_and_none_after_all_have_ended(
         policies in any_policies(),
-        steps in steps(Allow { overruns: true, clock_back: true }, 120),
+        steps in steps(Allow { overruns: true, clock_back: true, ..Allow::default() }, 120),
         last in used(true),
     ) {
         let mut run = Run::new(&policies);

@@ -1,12 +1,13 @@
 //! A history as each single bucket sees it.
 
-use llm_engine_limit::{Policy, Quota, Subject};
+use llm_engine_limit::{Policy, Subject, User};
 
 use crate::oracle::counted;
+use crate::shapes::{Limit, limits_of};
 use crate::trace::{Event, Run};
 
-/// What tells the buckets of a policy apart: caller, team, model, where they matter.
-pub(crate) type Key = [Option<u32>; 3];
+/// What tells the buckets of a policy apart: caller, team, model, route, address and user, where they matter.
+pub(crate) type Key = ([Option<u32>; 4], Option<u64>, Option<User>);
 
 /// Policy, quota and key.
 type Bucket = (usize, usize, Key);
@@ -14,7 +15,7 @@ type Bucket = (usize, usize, Key);
 /// What happened to one bucket.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    pub(crate) quota: Quota,
+    pub(crate) limit: Limit,
     /// Someone whom it counts, and the position of its level in the answer of [`Limiter::levels`].
     pub(crate) subject: Subject,
     pub(crate) position: usize,
@@ -41,10 +42,10 @@ impl Run {
                 if !applies(policy, request.subject) {
                     continue;
                 }
-                for (quota_index, (unit, quota)) in policy.quotas.iter().enumerate() {
+                for (quota_index, (unit, limit)) in limits_of(policy).enumerate() {
                     let bucket = (policy_index, quota_index, partition(policy, request.subject));
-                    let reserved = counted(*unit, request.cost);
-                    let used = request.usage.map_or(reserved, |usage| counted(*unit, usage));
+                    let reserved = counted(unit, request.cost);
+                    let used = request.usage.map_or(reserved, |usage| counted(unit, usage));
                     let entry = match event {
                         Event::Admitted { at, .. } => Entry::Admitted {
                             at: *at,
@@ -60,7 +61,7 @@ impl Run {
                         None => ledgers.push((
                             bucket,
                             Ledger {
-                                quota: *quota,
+                                limit,
                                 subject: request.subject,
                                 position,
                                 entries: vec![entry],
@@ -77,18 +78,30 @@ impl Run {
 }
 
 pub(crate) fn applies(policy: &Policy, subject: Subject) -> bool {
-    let wanted = [policy.matches.caller, policy.matches.team, policy.matches.model];
-    let is = [subject.caller, subject.team, subject.model];
-    wanted
-        .iter()
-        .zip(is)
-        .all(|(wanted, is)| wanted.is_none() || *wanted == Some(is))
+    let matches = policy.matches;
+    let ids = [
+        (matches.caller, subject.caller),
+        (matches.team, subject.team),
+        (matches.model, subject.model),
+        (matches.route, subject.route),
+    ];
+    ids.iter()
+        .all(|(wanted, is)| wanted.is_none() || *wanted == Some(*is))
+        && (matches.user.is_none() || matches.user == Some(subject.user))
+        && (!policy.per.user || subject.user != User::UNKNOWN)
 }
 
 pub(crate) fn partition(policy: &Policy, subject: Subject) -> Key {
-    [
-        policy.per.caller.then_some(subject.caller),
-        policy.per.team.then_some(subject.team),
-        policy.per.model.then_some(subject.model),
-    ]
+    let per = policy.per;
+    let ids = [
+        per.caller.then_some(subject.caller),
+        per.team.then_some(subject.team),
+        per.model.then_some(subject.model),
+        per.route.then_some(subject.route),
+    ];
+    (
+        ids,
+        per.address.then_some(subject.address),
+        per.user.then_some(subject.user),
+    )
 }

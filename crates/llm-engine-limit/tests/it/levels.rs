@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::shapes::{ANYONE, any_policies, config, only, quota_policies, subject};
+use crate::shapes::{ANYONE, any_policies, config, limits_of, only, quota_policies, subject};
 use crate::trace::{Allow, Outcome, Run, Used, steps};
 use llm_engine_limit::{Cost, Counted, Level, Quota, Refusal, Subject, Time, Unit};
 
 const FORWARD: Allow = Allow {
     overruns: true,
     clock_back: false,
+    bookings: false,
 };
 
 proptest! {
@@ -24,7 +25,7 @@ proptest! {
     ) {
         let mut run = Run::play(&policies, &steps);
         for level in run.levels(subject) {
-            let Counted::PerWindow { unit, .. } = level.counted else { continue };
+            let Some(unit) = level.counted.unit() else { continue };
             prop_assert!(!refuses(&mut run, subject, &level, cost(unit, level.remaining)));
             prop_assert!(refuses(&mut run, subject, &level, cost(unit, level.remaining + 1)));
         }
@@ -79,9 +80,7 @@ fn cost(unit: Unit, units: u64) -> Cost {
 
 /// Whether the quota of this level refuses the cost. If all admit it, it is released at once.
 fn refuses(run: &mut Run, subject: Subject, level: &Level, cost: Cost) -> bool {
-    let Counted::PerWindow { unit, .. } = level.counted else {
-        panic!("not a quota: {level:?}")
-    };
+    let unit = level.counted.unit().expect("it counts an amount");
     match run.ask(subject, cost) {
         Outcome::Admitted => {
             run.settle(run.open.len() - 1, Cost::NOTHING);
@@ -100,13 +99,11 @@ fn refuses(run: &mut Run, subject: Subject, level: &Level, cost: Cost) -> bool {
                 .iter()
                 .find(|policy| policy.name == level.policy)
                 .expect("it has this name");
-            let quota = policy
-                .quotas
-                .iter()
-                .find(|(counts, _)| *counts == unit)
+            let (_, limit) = limits_of(policy)
+                .find(|(unit, limit)| limit.counted(*unit) == level.counted)
                 .expect("it has this quota");
             unit.of(cost) > level.remaining
-                && (unit.of(cost) > quota.1.burst() || level.remaining < quota.1.burst())
+                && (unit.of(cost) > limit.burst() || level.remaining < limit.burst())
         }
         outcome => panic!("neither admitted nor refused: {outcome:?}"),
     }
@@ -168,7 +165,7 @@ fn a_bucket_in_debt_has_nothing_left_and_says_when_it_will_be_full() {
         run.ask(ANYONE, cost(Unit::OutputTokens, 60)),
         Outcome::Admitted
     ));
-    run.settle_all(Used::PerMille([1_500; 3]));
+    run.settle_all(Used::PerMille([1_500; 4]));
     let level = run.levels(ANYONE).remove(0);
     assert_eq!((level.remaining, level.full_in), (0, Duration::from_secs(90)));
     let Outcome::Refused(.., Refusal::NotNow(refusal)) = run.ask(ANYONE, cost(Unit::OutputTokens, 1)) else {
@@ -185,7 +182,7 @@ fn a_quota_in_debt_does_not_stand_in_the_way_of_what_costs_nothing_of_it() {
         run.ask(ANYONE, cost(Unit::OutputTokens, 60)),
         Outcome::Admitted
     ));
-    run.settle_all(Used::PerMille([1_500; 3]));
+    run.settle_all(Used::PerMille([1_500; 4]));
     assert!(matches!(
         run.ask(ANYONE, cost(Unit::InputTokens, 1_000)),
         Outcome::Admitted

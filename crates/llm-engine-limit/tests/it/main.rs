@@ -2,20 +2,29 @@
 //! are written in other terms than the limiter itself.
 
 mod against_governor;
+mod bookings;
 mod bound;
+mod budgets;
+mod clients;
 mod clock;
 mod concurrency;
+mod eviction;
 mod examples;
 mod extremes;
+mod fuzz;
+mod interleavings;
 mod ledger;
 mod levels;
 mod model;
 mod never_fits;
+mod observe;
 mod oracle;
 mod partition;
 mod refund;
 mod refusal;
+mod reload;
 mod replay;
+mod saved;
 mod shapes;
 mod trace;
 mod wait;

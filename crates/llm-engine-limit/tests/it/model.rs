@@ -1,4 +1,4 @@
-//! Every answer of the limiter, predicted by a model of a few lines: one textbook bucket for each partition key.
+//! Every answer of the limiter, predicted by a model of a few lines: one textbook bucket, or one account, for each partition key.
 //!
 //! Nothing is refunded here, so the model is exact; what comes of refunds is the subject of `replay` and `refund`.
 
@@ -8,8 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::ledger::{Key, applies, partition};
-use crate::oracle::{Pool, counted};
-use crate::shapes::{any_policies, config, subjects};
+use crate::oracle::{Stock, counted};
+use crate::shapes::{any_policies, config, limits_of, subjects};
 use crate::trace::{Allow, Outcome, Run, Step, steps};
 use llm_engine_limit::{Cost, Counted, Level, Policy, Refusal, Refused, Subject, Time};
 
@@ -17,7 +17,7 @@ use llm_engine_limit::{Cost, Counted, Level, Policy, Refusal, Refused, Subject, 
 #[derive(Debug, Default)]
 struct Model {
     /// By policy, quota and key.
-    pools: HashMap<(usize, usize, Key), Pool>,
+    pools: HashMap<(usize, usize, Key), Stock>,
     running: HashMap<(usize, Key), u64>,
 }
 
@@ -27,7 +27,7 @@ proptest! {
     #[test]
     fn verdicts_waits_and_levels_are_those_of_one_bucket_for_each_key(
         policies in any_policies(),
-        steps in steps(Allow { overruns: true, clock_back: false }, 100),
+        steps in steps(Allow { overruns: true, clock_back: false, ..Allow::default() }, 100),
     ) {
         let mut run = Run::new(&policies);
         let mut model = Model::default();
@@ -111,7 +111,7 @@ impl Model {
         &'a mut self,
         policies: &'a [Policy],
         subject: Subject,
-    ) -> Vec<(&'a Policy, Vec<Pool>, u64)> {
+    ) -> Vec<(&'a Policy, Vec<Stock>, u64)> {
         let mut found = Vec::new();
         for (policy_index, policy) in policies
             .iter()
@@ -119,9 +119,9 @@ impl Model {
             .filter(|(_, policy)| applies(policy, subject))
         {
             let key = partition(policy, subject);
-            let pools = policy.quotas.iter().enumerate().map(|(quota_index, (_, quota))| {
-                let pool = self.pools.entry((policy_index, quota_index, key));
-                pool.or_insert_with(|| Pool::full(quota)).clone()
+            let pools = limits_of(policy).enumerate().map(|(index, (_, limit))| {
+                let pool = self.pools.entry((policy_index, index, key));
+                pool.or_insert_with(|| Stock::full(&limit)).clone()
             });
             let pools = pools.collect();
             found.push((
@@ -134,13 +134,9 @@ impl Model {
     }
 
     fn never_fits(&self, policies: &[Policy], subject: Subject, cost: Cost) -> bool {
-        let quotas = policies
-            .iter()
-            .filter(|policy| applies(policy, subject))
-            .flat_map(|policy| &policy.quotas);
-        quotas
-            .into_iter()
-            .any(|(unit, quota)| counted(*unit, cost) > quota.burst())
+        let applying = policies.iter().filter(|policy| applies(policy, subject));
+        let mut limits = applying.flat_map(limits_of);
+        limits.any(|(unit, limit)| counted(unit, cost) > limit.burst())
     }
 
     fn refuses(&mut self, policies: &[Policy], now: Time, subject: Subject, cost: Cost) -> Vec<Refused> {
@@ -148,18 +144,15 @@ impl Model {
         let mut refused = Vec::new();
         for (policy, pools, running) in self.pools(policies, subject) {
             let name = &policy.name;
-            for ((unit, quota), mut pool) in policy.quotas.iter().zip(pools) {
-                let asked = counted(*unit, cost);
+            for ((unit, limit), mut pool) in limits_of(policy).zip(pools) {
+                let asked = counted(unit, cost);
                 let remaining = pool.remaining(at);
-                if asked > remaining {
+                if asked > remaining && asked > 0 {
                     let ready = pool.ready_at(at, asked).unwrap_or(u128::MAX);
                     refused.push(Refused {
                         policy: name.clone(),
-                        counted: Counted::PerWindow {
-                            unit: *unit,
-                            window: quota.window(),
-                        },
-                        limit: quota.limit(),
+                        counted: limit.counted(unit),
+                        limit: limit.limit(),
                         asked,
                         remaining,
                         wait: until(ready, now),
@@ -189,12 +182,12 @@ impl Model {
             .filter(|(_, policy)| applies(policy, subject))
         {
             let key = partition(policy, subject);
-            for (quota_index, (unit, _)) in policy.quotas.iter().enumerate() {
+            for (quota_index, (unit, _)) in limits_of(policy).enumerate() {
                 let pool = self
                     .pools
                     .get_mut(&(index, quota_index, key))
                     .expect("it was looked at before");
-                assert!(pool.take(now.as_nanos(), counted(*unit, cost)));
+                assert!(pool.take(now.as_nanos(), counted(unit, cost)));
             }
             *self.running.entry((index, key)).or_default() += 1;
         }
@@ -207,12 +200,12 @@ impl Model {
             .filter(|(_, policy)| applies(policy, subject))
         {
             let key = partition(policy, subject);
-            for (quota_index, (unit, _)) in policy.quotas.iter().enumerate() {
+            for (quota_index, (unit, _)) in limits_of(policy).enumerate() {
                 let pool = self
                     .pools
                     .get_mut(&(index, quota_index, key))
                     .expect("it was taken from before");
-                pool.charge(now.as_nanos(), counted(*unit, usage) - counted(*unit, cost));
+                pool.charge(now.as_nanos(), counted(unit, usage) - counted(unit, cost));
             }
             *self.running.entry((index, key)).or_default() -= 1;
         }
@@ -223,14 +216,11 @@ impl Model {
         let mut levels = Vec::new();
         for (policy, pools, running) in self.pools(policies, subject) {
             let name = &policy.name;
-            for ((unit, quota), mut pool) in policy.quotas.iter().zip(pools) {
+            for ((unit, limit), mut pool) in limits_of(policy).zip(pools) {
                 levels.push(Level {
                     policy: name.clone(),
-                    counted: Counted::PerWindow {
-                        unit: *unit,
-                        window: quota.window(),
-                    },
-                    limit: quota.limit(),
+                    counted: limit.counted(unit),
+                    limit: limit.limit(),
                     remaining: pool.remaining(at),
                     full_in: until(pool.full_at(at), now),
                 });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::ledger::applies;
-use crate::shapes::{ANYONE, any_policies, config, only, some_quota};
+use crate::shapes::{ANYONE, any_policies, config, limits_of, only, some_quota};
 use crate::trace::{Allow, Outcome, Run, Step, Used, steps};
 use llm_engine_limit::{Cost, Counted, Limiter, NeverFits, Quota, Refusal, Time, Unit};
 
@@ -15,7 +15,7 @@ proptest! {
     #[test]
     fn more_than_a_burst_never_fits_at_any_time_and_level(
         quota in some_quota(),
-        steps in steps(Allow { overruns: true, clock_back: true }, 60),
+        steps in steps(Allow { overruns: true, clock_back: true, ..Allow::default() }, 60),
         excess in prop_oneof![Just(1), 1..=1_000_u64, Just(u64::MAX)],
     ) {
         let mut run = Run::new(&only(Unit::OutputTokens, quota));
@@ -33,7 +33,7 @@ proptest! {
     #[test]
     fn never_is_said_exactly_if_a_cost_is_above_a_burst_that_applies(
         policies in any_policies(),
-        steps in steps(Allow { overruns: true, clock_back: true }, 80),
+        steps in steps(Allow { overruns: true, clock_back: true, ..Allow::default() }, 80),
     ) {
         let mut run = Run::new(&policies);
         for step in &steps {
@@ -43,7 +43,7 @@ proptest! {
             };
             let cost = run.cost(*want);
             let applying = policies.iter().filter(|policy| applies(policy, *subject));
-            let above = applying.flat_map(|policy| &policy.quotas).any(|(unit, quota)| unit.of(cost) > quota.burst());
+            let above = applying.flat_map(limits_of).any(|(unit, limit)| unit.of(cost) > limit.burst());
             let never = matches!(run.step(step), Outcome::Refused(.., Refusal::NeverFits(_)));
             prop_assert_eq!(above, never);
         }
@@ -52,7 +52,7 @@ proptest! {
     #[test]
     fn a_whole_burst_is_admitted_once_the_bucket_is_full_and_not_before(
         quota in some_quota(),
-        steps in steps(Allow { overruns: true, clock_back: false }, 60),
+        steps in steps(Allow { overruns: true, clock_back: false, ..Allow::default() }, 60),
     ) {
         let mut run = Run::play(&only(Unit::OutputTokens, quota), &steps);
         run.settle_all(Used::All);

@@ -1,7 +1,9 @@
 //! A bucket as the textbook has it: a level that rises with time, takes away what is asked for, and spills over at the
 //! top. Levels are exact fractions, `units · window`, so nothing is rounded but the clock.
 
-use llm_engine_limit::{Cost, Quota, Unit};
+use llm_engine_limit::{Budget, Cost, Quota, Time, Unit};
+
+use crate::shapes::Limit;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
@@ -81,6 +83,116 @@ impl Pool {
                 .burst
                 .min(self.level + self.amount * i128::from(tick - self.at));
             self.at = tick;
+        }
+    }
+}
+
+/// A budget as an account book has it: what was spent in the window that is running.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    budget: Budget,
+    window: u32,
+    spent: u128,
+}
+
+impl Account {
+    fn untouched(budget: &Budget) -> Self {
+        Self {
+            budget: budget.clone(),
+            window: 0,
+            spent: 0,
+        }
+    }
+
+    fn turn(&mut self, at: u64) {
+        let window = self.budget.calendar().window_at(Time::from_nanos(at));
+        if window > self.window {
+            self.window = window;
+            self.spent = 0;
+        }
+    }
+
+    fn left(&self) -> u64 {
+        let left = u128::from(self.budget.limit()).saturating_sub(self.spent);
+        u64::try_from(left).expect("at most the limit")
+    }
+}
+
+/// What stands behind one quota or budget for one key.
+#[derive(Debug, Clone)]
+pub(crate) enum Stock {
+    Pool(Pool),
+    Account(Account),
+}
+
+impl Stock {
+    pub(crate) fn full(limit: &Limit) -> Self {
+        match limit {
+            Limit::Quota(quota) => Self::Pool(Pool::full(quota)),
+            Limit::Budget(budget) => Self::Account(Account::untouched(budget)),
+        }
+    }
+
+    /// Takes `units` if they are there. Nothing is always there, also in debt.
+    pub(crate) fn take(&mut self, at: u64, units: u64) -> bool {
+        match self {
+            Self::Pool(pool) => pool.take(at, units),
+            Self::Account(account) => {
+                account.turn(at);
+                let fits = units == 0 || units <= account.left();
+                if fits {
+                    account.spent += u128::from(units);
+                }
+                fits
+            }
+        }
+    }
+
+    /// Takes `units` whether they are there or not.
+    pub(crate) fn charge(&mut self, at: u64, units: u64) {
+        match self {
+            Self::Pool(pool) => pool.charge(at, units),
+            Self::Account(account) => {
+                account.turn(at);
+                account.spent += u128::from(units);
+            }
+        }
+    }
+
+    /// Whole units that are there.
+    pub(crate) fn remaining(&mut self, at: u64) -> u64 {
+        match self {
+            Self::Pool(pool) => pool.remaining(at),
+            Self::Account(account) => {
+                account.turn(at);
+                account.left()
+            }
+        }
+    }
+
+    /// The first instant, in nanoseconds, at which `units` are there if nothing else happens; `None` if never.
+    pub(crate) fn ready_at(&mut self, at: u64, units: u64) -> Option<u128> {
+        match self {
+            Self::Pool(pool) => pool.ready_at(at, units),
+            Self::Account(account) => {
+                account.turn(at);
+                if units > account.budget.limit() {
+                    return None;
+                }
+                let is_there = units <= account.left();
+                let turn = account.budget.calendar().next_turn(Time::from_nanos(at));
+                Some(u128::from(if is_there { at } else { turn.as_nanos() }))
+            }
+        }
+    }
+
+    pub(crate) fn full_at(&mut self, at: u64) -> u128 {
+        match self {
+            Self::Pool(pool) => pool.full_at(at),
+            Self::Account(account) => {
+                let all = account.budget.limit();
+                self.ready_at(at, all).expect("a limit fits")
+            }
         }
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::ledger::{applies, partition};
-use crate::shapes::{any_policies, config, policy, subject, subjects};
+use crate::shapes::{any_policies, config, limits_of, policy, subject, subjects};
 use crate::trace::{Allow, Outcome, Run, Step, steps};
-use llm_engine_limit::{Cost, Limiter, Match, Per, Policy, Quota, Subject, Time, Unit};
+use llm_engine_limit::{Cost, Limiter, Match, Per, Policy, Quota, Subject, Time, Unit, User};
 
 const ONE: Cost = Cost {
     requests: 1,
@@ -24,7 +24,7 @@ proptest! {
     fn keys_are_isolated(
         policies in any_policies(),
         observer in subject(),
-        steps in steps(Allow { overruns: true, clock_back: false }, 100),
+        steps in steps(Allow { overruns: true, clock_back: false, ..Allow::default() }, 100),
     ) {
         let strangers = |subject: &Subject| {
             policies.iter().all(|policy| {
@@ -52,7 +52,7 @@ proptest! {
             let levels = limiter.levels(Time::ZERO, subject);
             for policy in &policies {
                 let given = levels.iter().filter(|level| level.policy == policy.name).count();
-                let expected = policy.quotas.len() + usize::from(policy.concurrency.is_some());
+                let expected = limits_of(policy).count() + usize::from(policy.concurrency.is_some());
                 prop_assert_eq!(given, if applies(policy, subject) { expected } else { 0 });
             }
         }
@@ -189,4 +189,198 @@ fn several_policies_hold_together() {
         levels.iter().map(|level| level.remaining).collect::<Vec<_>>(),
         [1, 0]
     );
+}
+
+const ALICE: User = User([1, 2]);
+
+/// Of which kinds `bits` has one each, in the order of the fields.
+fn per_kinds(bits: u32) -> Per {
+    let is = |bit: u32| bits & (1 << bit) != 0;
+    Per {
+        caller: is(0),
+        team: is(1),
+        user: is(2),
+        model: is(3),
+        route: is(4),
+        address: is(5),
+    }
+}
+
+/// Others than this one in one kind each, in the order of the fields of `Per`.
+fn neighbours(subject: Subject) -> [Subject; 6] {
+    let Subject {
+        caller,
+        team,
+        model,
+        route,
+        address,
+        user: User(user),
+    } = subject;
+    [
+        // Another caller of the same team.
+        Subject {
+            caller: caller + 1,
+            ..subject
+        },
+        // Another team has other callers.
+        Subject {
+            caller: caller + 2,
+            team: team + 1,
+            ..subject
+        },
+        Subject {
+            user: User([user[0], user[1] + 1]),
+            ..subject
+        },
+        Subject {
+            model: model + 1,
+            ..subject
+        },
+        Subject {
+            route: route + 1,
+            ..subject
+        },
+        Subject {
+            address: address + (1 << 32),
+            ..subject
+        },
+    ]
+}
+
+#[test]
+fn whatever_a_policy_is_counted_per_tells_its_keys_apart_and_nothing_else_does() {
+    let one = Subject {
+        caller: 10,
+        team: 5,
+        model: 7,
+        route: 3,
+        address: 0x2001_0db8_0000_0001,
+        user: ALICE,
+    };
+    for bits in 0..64 {
+        let per = per_kinds(bits);
+        for (kind, other) in neighbours(one).into_iter().enumerate() {
+            let mut run = Run::new(&[policy("p", per, two_per_hour())]);
+            while matches!(run.ask(one, ONE), Outcome::Admitted) {}
+            // Who is of another team is another caller as well.
+            let is_other = bits & (1 << kind) != 0 || (kind == 1 && per.caller);
+            assert_eq!(
+                matches!(run.ask(other, ONE), Outcome::Admitted),
+                is_other,
+                "{per:?} {other:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_key_are_not_confused_with_each_other() {
+    let per = Per {
+        user: true,
+        ..per_kinds(0b11_1111)
+    };
+    let base = Subject {
+        user: ALICE,
+        ..Subject::default()
+    };
+    let subjects = [
+        Subject { caller: 1, ..base },
+        Subject { model: 1, ..base },
+        Subject { route: 1, ..base },
+        Subject { address: 1, ..base },
+        Subject {
+            user: User([2, 1]),
+            ..base
+        },
+        Subject {
+            user: User([0, 1]),
+            ..base
+        },
+        Subject {
+            user: User([1, 0]),
+            ..base
+        },
+        Subject {
+            caller: u32::MAX,
+            ..base
+        },
+        Subject {
+            address: u64::MAX,
+            ..base
+        },
+    ];
+    let mut run = Run::new(&[policy("p", per, two_per_hour())]);
+    for subject in subjects {
+        let admitted = (0..3)
+            .filter(|_| matches!(run.ask(subject, ONE), Outcome::Admitted))
+            .count();
+        assert_eq!(admitted, 2, "{subject:?}");
+    }
+}
+
+#[test]
+fn pairs_of_ids_are_not_confused_with_each_other() {
+    for bits in [0b00_1001, 0b01_0001, 0b01_1000, 0b00_1010, 0b01_0010] {
+        let mut run = Run::new(&[policy("p", per_kinds(bits), two_per_hour())]);
+        let ids = [0, 1, 2, 1_023, 1_024, u32::MAX];
+        for first in ids {
+            for second in ids {
+                let caller_or_model = if bits & 0b11 == 0 { 0 } else { first };
+                let subject = Subject {
+                    caller: caller_or_model,
+                    team: caller_or_model,
+                    model: if bits == 0b01_1000 { first } else { second },
+                    route: second,
+                    ..Subject::default()
+                };
+                let admitted = (0..3)
+                    .filter(|_| matches!(run.ask(subject, ONE), Outcome::Admitted))
+                    .count();
+                assert_eq!(admitted, 2, "{bits:b} {subject:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_policy_per_user_does_not_apply_to_requests_that_name_none() {
+    let per = Per {
+        user: true,
+        ..Per::default()
+    };
+    let mut run = Run::new(&[policy("p", per, two_per_hour())]);
+    let alice = Subject {
+        user: ALICE,
+        ..Subject::default()
+    };
+    let admitted = |run: &mut Run, subject| {
+        let asks = (0..5).filter(|_| matches!(run.ask(subject, ONE), Outcome::Admitted));
+        asks.count()
+    };
+    assert_eq!(admitted(&mut run, alice), 2);
+    assert_eq!(admitted(&mut run, Subject::default()), 5);
+    assert_eq!(run.levels(Subject::default()), []);
+}
+
+#[test]
+fn a_policy_may_match_one_user_and_one_route() {
+    let matches = Match {
+        user: Some(ALICE),
+        route: Some(3),
+        ..Match::default()
+    };
+    let matching = Policy {
+        matches,
+        ..policy("p", Per::default(), two_per_hour())
+    };
+    for (user, route, expected) in [(ALICE, 3, 2), (ALICE, 4, 5), (User([2, 1]), 3, 5), (User::UNKNOWN, 3, 5)] {
+        let mut run = Run::new(std::slice::from_ref(&matching));
+        let subject = Subject {
+            user,
+            route,
+            ..Subject::default()
+        };
+        let asks = (0..5).filter(|_| matches!(run.ask(subject, ONE), Outcome::Admitted));
+        assert_eq!(asks.count(), expected, "{subject:?}");
+    }
 }

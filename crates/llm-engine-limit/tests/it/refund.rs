@@ -14,11 +14,11 @@ proptest! {
     #[test]
     fn a_lone_reservation_that_is_settled_with_less_counts_as_if_it_had_reserved_that(
         policies in quota_policies(),
-        before in steps(Allow { overruns: true, clock_back: false }, 40),
+        before in steps(Allow { overruns: true, clock_back: false, ..Allow::default() }, 40),
         want in want(),
         used in used(false),
         running in pause(),
-        after in steps(Allow { overruns: true, clock_back: false }, 40),
+        after in steps(Allow { overruns: true, clock_back: false, ..Allow::default() }, 40),
     ) {
         let mut bold = Run::play(&policies, &before);
         let mut knowing = Run::play(&policies, &before);
@@ -39,7 +39,7 @@ proptest! {
     #[test]
     fn releasing_at_once_leaves_every_level_as_it_was(
         policies in quota_policies(),
-        before in steps(Allow { overruns: true, clock_back: false }, 60),
+        before in steps(Allow { overruns: true, clock_back: false, ..Allow::default() }, 60),
         want in want(),
     ) {
         let mut run = Run::play(&policies, &before);
@@ -54,7 +54,7 @@ proptest! {
     #[test]
     fn settling_with_all_that_was_reserved_changes_no_level(
         policies in quota_policies(),
-        steps in steps(Allow { overruns: true, clock_back: false }, 60),
+        steps in steps(Allow { overruns: true, clock_back: false, ..Allow::default() }, 60),
     ) {
         let mut run = Run::play(&policies, &steps);
         let levels: Vec<_> = subjects().map(|subject| run.levels(subject)).collect();
@@ -66,7 +66,7 @@ proptest! {
     #[test]
     fn settling_with_less_never_lowers_a_level_and_with_more_never_raises_one(
         quota in some_quota(),
-        steps in steps(Allow { overruns: true, clock_back: true }, 120),
+        steps in steps(Allow { overruns: true, clock_back: true, ..Allow::default() }, 120),
     ) {
         let mut run = Run::new(&only(Unit::OutputTokens, quota));
         for step in &steps {
@@ -90,13 +90,13 @@ proptest! {
     #[test]
     fn levels_fall_with_usage(
         quota in some_quota(),
-        steps in steps(Allow { overruns: true, clock_back: false }, 80),
+        steps in steps(Allow { overruns: true, clock_back: false, ..Allow::default() }, 80),
         usages in [0..=2_000_u64, 0..=2_000_u64],
     ) {
         let [less, more] = [usages[0].min(usages[1]), usages[0].max(usages[1])].map(|per_mille| {
             let mut run = Run::play(&only(Unit::OutputTokens, quota), &steps);
             if let Some((request, _)) = run.open.first() {
-                let usage = Used::PerMille([per_mille; 3]).of(run.requests[*request].cost);
+                let usage = Used::PerMille([per_mille; 4]).of(run.requests[*request].cost);
                 run.settle(0, usage);
             }
             run.levels(ANYONE).remove(0)
@@ -119,7 +119,7 @@ proptest! {
         for (reserved, used) in reserved {
             let cost = Cost { output_tokens: quota.burst() * reserved / 1_000, ..Cost::NOTHING };
             if let Outcome::Admitted = run.ask(ANYONE, cost) {
-                let usage = Used::PerMille([used; 3]).of(cost);
+                let usage = Used::PerMille([used; 4]).of(cost);
                 prop_assert!(matches!(knowing.ask(ANYONE, usage), Outcome::Admitted));
             }
         }

@@ -9,6 +9,7 @@ use llm_engine_limit::{Cost, Level};
 const FORWARD: Allow = Allow {
     overruns: true,
     clock_back: false,
+    bookings: false,
 };
 
 proptest! {
@@ -17,7 +18,7 @@ proptest! {
     #[test]
     fn a_refusal_changes_no_level_and_no_count_of_any_policy(
         policies in any_policies(),
-        steps in steps(Allow { overruns: true, clock_back: true }, 100),
+        steps in steps(Allow { overruns: true, clock_back: true, ..Allow::default() }, 100),
     ) {
         let mut run = Run::new(&policies);
         for step in &steps {

@@ -5,14 +5,15 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::ledger::{Entry, Ledger};
-use crate::oracle::Pool;
-use crate::shapes::{ANYONE, any_policies, config, only, small_quota, some_quota};
+use crate::oracle::Stock;
+use crate::shapes::{ANYONE, any_policies, budget, config, only, only_budget, small_quota, some_quota};
 use crate::trace::{Allow, Pause, Pick, Run, Step, Used, pause, steps, used, want};
 use llm_engine_limit::{Time, Unit};
 
 const EVERYTHING: Allow = Allow {
     overruns: true,
     clock_back: true,
+    bookings: false,
 };
 
 proptest! {
@@ -48,6 +49,22 @@ proptest! {
         steps in steps(EVERYTHING, 160),
     ) {
         assert_settles_at_the_truth(&mut Run::play(&only(Unit::OutputTokens, quota), &steps))?;
+    }
+
+    #[test]
+    fn histories_of_a_budget_are_admissible_at_their_true_costs(
+        budget in budget(),
+        steps in steps(EVERYTHING, 160),
+    ) {
+        assert_admissible(&mut Run::play(&only_budget(Unit::Usd, budget), &steps))?;
+    }
+
+    #[test]
+    fn once_all_are_settled_a_budget_stands_as_if_the_true_costs_had_been_known(
+        budget in budget(),
+        steps in steps(EVERYTHING, 160),
+    ) {
+        assert_settles_at_the_truth(&mut Run::play(&only_budget(Unit::Usd, budget), &steps))?;
     }
 
     /// Up to 50 reservations are open together, end in any order, and meanwhile others come.
@@ -117,8 +134,8 @@ fn assert_replays(run: &Run) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn replay(ledger: &Ledger) -> Result<Pool, TestCaseError> {
-    let mut pool = Pool::full(&ledger.quota);
+fn replay(ledger: &Ledger) -> Result<Stock, TestCaseError> {
+    let mut pool = Stock::full(&ledger.limit);
     for entry in &ledger.entries {
         match *entry {
             Entry::Admitted { at, units } => {
@@ -126,7 +143,7 @@ fn replay(ledger: &Ledger) -> Result<Pool, TestCaseError> {
                 prop_assert!(
                     pool.take(at, units),
                     "{units} at {at} ns of {there} under {:?}",
-                    ledger.quota
+                    ledger.limit
                 );
             }
             Entry::Overrun { at, units } => pool.charge(at, units),

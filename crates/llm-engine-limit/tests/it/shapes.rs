@@ -3,21 +3,34 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use llm_engine_limit::{Match, Per, Policy, Quota, Subject, Unit, User};
+use llm_engine_limit::{
+    Budget, Calendar, Counted, Match, Per, Period, Policy, Quota, Subject, Time, Unit, User,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 const DAY: u64 = 86_400;
-const UNITS: [Unit; 4] = [
+const UNITS: [Unit; 5] = [
     Unit::Requests,
     Unit::InputTokens,
     Unit::OutputTokens,
     Unit::Tokens,
+    Unit::Usd,
 ];
 const CALLERS: u32 = 4;
-const MODELS: u32 = 2;
+const ALICE: User = User([1, 2]);
+/// Half of her digest is that of another.
+const BOB: User = User([1, 3]);
+/// Model, route, address and user.
+const ORIGINS: [(u32, u32, u64, User); 5] = [
+    (0, 0, 0, User::UNKNOWN),
+    (1, 0, 1, ALICE),
+    (0, 1, 1, ALICE),
+    (1, 1, 0, BOB),
+    (0, 0, 0, ALICE),
+];
 
 /// As many cases as the environment asks for, else `cases`.
 pub(crate) fn config(cases: u32) -> ProptestConfig {
@@ -96,7 +109,45 @@ fn windows() -> impl Strategy<Value = Duration> {
     prop_oneof![4 => round, 1 => odd, 1 => month]
 }
 
-/// One to four policies, each with up to four quotas, whatever it matches and is counted per.
+/// Up to a dozen windows, from nanoseconds to months, of different lengths.
+fn calendar() -> impl Strategy<Value = Calendar> {
+    let period = select(vec![Period::Day, Period::Week, Period::Month]);
+    let length = prop_oneof![
+        2 => select(vec![1, 7, 1_000]),
+        3 => select(vec![1, 60, 3_600, DAY, 30 * DAY]).prop_map(|seconds| seconds * 1_000_000_000),
+    ];
+    let lengths = length.prop_flat_map(|length| vec((length.div_ceil(2))..=length, 0..=12));
+    (period, 0..=30_000_u32, lengths).prop_map(|(period, first, lengths)| {
+        let turns = lengths.into_iter().scan(0, |turn, length| {
+            *turn += length;
+            Some(Time::from_nanos(*turn))
+        });
+        Calendar::new(period, "UTC", first, turns.collect())
+    })
+}
+
+fn in_zone(budget: &Budget, zone: &str) -> Budget {
+    let calendar = budget.calendar();
+    let turns = std::iter::successors(Some(calendar.next_turn(Time::ZERO)), |turn| {
+        Some(calendar.next_turn(*turn))
+    });
+    let turns = turns.take_while(|turn| *turn < Time::END);
+    let first = calendar.window_at(Time::ZERO);
+    let calendar = Calendar::new(calendar.period(), zone, first, turns.collect());
+    Budget::new(budget.limit(), calendar).expect("it was one before")
+}
+
+/// A debt of more than two of the largest limits would be seen beyond the turn.
+const LARGE: u64 = Budget::MAX_LIMIT / 4;
+
+/// Mostly small ones.
+pub(crate) fn budget() -> impl Strategy<Value = Budget> {
+    let limit = prop_oneof![4 => 1..=20_u64, 2 => limits(), 1 => Just(LARGE)];
+    (limit, calendar())
+        .prop_map(|(limit, calendar)| Budget::new(limit, calendar).expect("it is below the most"))
+}
+
+/// One to four policies, each with up to four quotas and budgets, whatever it matches and is counted per.
 pub(crate) fn any_policies() -> impl Strategy<Value = Vec<Policy>> {
     policies_with(option::weighted(
         0.3,
@@ -117,64 +168,87 @@ fn policies_with(
         per(),
         subsequence(UNITS.to_vec(), 0..=3),
         vec(some_quota(), 4),
+        subsequence(UNITS.to_vec(), 0..=1),
+        budget(),
         concurrency,
     )
-        .prop_map(|(matches, per, units, quotas, concurrency)| Policy {
-            name: "".into(),
-            matches,
-            per,
-            quotas: units.into_iter().zip(quotas).collect(),
-            concurrency,
-            ..Policy::default()
-        });
+        .prop_map(
+            |(matches, per, units, quotas, budget_units, budget, concurrency)| Policy {
+                name: "".into(),
+                matches,
+                per,
+                quotas: units.into_iter().zip(quotas).collect(),
+                budgets: budget_units
+                    .into_iter()
+                    .map(|unit| (unit, budget.clone()))
+                    .collect(),
+                concurrency,
+                ..Policy::default()
+            },
+        );
     vec(policy, 1..=4).prop_map(|mut policies| {
         for (index, policy) in policies.iter_mut().enumerate() {
             policy.name = format!("policy {index}").into();
+            // There is one calendar of a period and a zone, whatever policy counts by it.
+            for (_, budget) in &mut policy.budgets {
+                *budget = in_zone(budget, &format!("zone {index}"));
+            }
         }
         policies
     })
 }
 
 fn matches() -> impl Strategy<Value = Match> {
-    let one = || option::weighted(0.2, 0..CALLERS);
     (
-        one(),
+        option::weighted(0.2, 0..CALLERS),
         option::weighted(0.2, 0..CALLERS / 2),
-        option::weighted(0.2, 0..MODELS),
+        option::weighted(0.1, select(vec![User::UNKNOWN, ALICE, BOB])),
+        option::weighted(0.2, 0..2_u32),
+        option::weighted(0.1, 0..2_u32),
     )
-        .prop_map(|(caller, team, model)| Match {
+        .prop_map(|(caller, team, user, model, route)| Match {
             caller,
             team,
+            user,
             model,
-            ..Match::default()
+            route,
         })
 }
 
 fn per() -> impl Strategy<Value = Per> {
-    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(caller, team, model)| Per {
-        caller,
-        team,
-        model,
-        ..Per::default()
-    })
+    let seldom = || proptest::bool::weighted(0.2);
+    let often = any::<bool>;
+    (often(), often(), seldom(), often(), seldom(), seldom()).prop_map(
+        |(caller, team, user, model, route, address)| Per {
+            caller,
+            team,
+            user,
+            model,
+            route,
+            address,
+        },
+    )
 }
 
 pub(crate) fn subject() -> impl Strategy<Value = Subject> {
-    (0..CALLERS, 0..MODELS).prop_map(|(caller, model)| subject_of(caller, model))
+    (0..CALLERS, 0..ORIGINS.len()).prop_map(|(caller, origin)| subject_of(caller, origin))
 }
 
 /// Everybody that [`subject`] may give.
 pub(crate) fn subjects() -> impl Iterator<Item = Subject> {
-    (0..CALLERS).flat_map(|caller| (0..MODELS).map(move |model| subject_of(caller, model)))
+    (0..CALLERS).flat_map(|caller| (0..ORIGINS.len()).map(move |origin| subject_of(caller, origin)))
 }
 
 /// The callers 0 and 1 are one team, 2 and 3 the other.
-fn subject_of(caller: u32, model: u32) -> Subject {
+fn subject_of(caller: u32, origin: usize) -> Subject {
+    let (model, route, address, user) = ORIGINS[origin];
     Subject {
         caller,
         team: caller / 2,
         model,
-        ..Subject::default()
+        route,
+        address,
+        user,
     }
 }
 
@@ -202,5 +276,62 @@ pub(crate) fn policy(name: &str, per: Per, quotas: Vec<(Unit, Quota)>) -> Policy
         quotas,
         concurrency: None,
         ..Policy::default()
+    }
+}
+
+/// One policy for all with this one budget.
+pub(crate) fn only_budget(unit: Unit, budget: Budget) -> Vec<Policy> {
+    let budgets = vec![(unit, budget)];
+    vec![Policy {
+        budgets,
+        ..policy("only", Per::default(), vec![])
+    }]
+}
+
+/// A quota or a budget.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Limit {
+    Quota(Quota),
+    Budget(Budget),
+}
+
+/// Those of a policy, in the order in which levels are told.
+pub(crate) fn limits_of(policy: &Policy) -> impl Iterator<Item = (Unit, Limit)> {
+    let quotas = policy
+        .quotas
+        .iter()
+        .map(|(unit, quota)| (*unit, Limit::Quota(*quota)));
+    let budgets = policy.budgets.iter();
+    quotas.chain(budgets.map(|(unit, budget)| (*unit, Limit::Budget(budget.clone()))))
+}
+
+impl Limit {
+    /// As configured.
+    pub(crate) fn limit(&self) -> u64 {
+        match self {
+            Self::Quota(quota) => quota.limit(),
+            Self::Budget(budget) => budget.limit(),
+        }
+    }
+
+    /// The most at one instant.
+    pub(crate) fn burst(&self) -> u64 {
+        match self {
+            Self::Quota(quota) => quota.burst(),
+            Self::Budget(budget) => budget.limit(),
+        }
+    }
+
+    pub(crate) fn counted(&self, unit: Unit) -> Counted {
+        match self {
+            Self::Quota(quota) => Counted::PerWindow {
+                unit,
+                window: quota.window(),
+            },
+            Self::Budget(budget) => Counted::PerPeriod {
+                unit,
+                period: budget.calendar().period(),
+            },
+        }
     }
 }

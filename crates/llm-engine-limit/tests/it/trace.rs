@@ -1,10 +1,14 @@
 //! Random histories: requests that are asked for and settled at random while time passes, and what came of them.
 
-use llm_engine_limit::{Cost, Level, Limiter, Policy, Quota, Refusal, Reservation, Subject, Time, Unit};
+use std::time::Duration;
+
+use llm_engine_limit::{
+    Budget, Cost, Fingerprint, Level, Limiter, Policy, Quota, Refusal, Reservation, Subject, Time, Unit,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::shapes::subject;
+use crate::shapes::{limits_of, subject};
 
 /// One thing that happens. Amounts are relative, because one trace runs under many quotas.
 #[derive(Debug, Clone)]
@@ -13,6 +17,12 @@ pub(crate) enum Step {
     /// The clock goes back by so many thousandths of the quota's window.
     Back(Pick, u64),
     Ask(Subject, Want),
+    /// With one of a few fingerprints.
+    Book(Subject, Want, Fingerprint),
+    /// Who was promised a time comes so long before or after it, or now if that is over.
+    Return(Pick, Lateness),
+    /// Who was promised a time does not want it any more.
+    Cancel(Pick),
     Settle(Pick, Used),
 }
 
@@ -23,7 +33,16 @@ pub(crate) enum Pause {
     Refills(Pick, u64),
     /// Thousandths of the quota's window.
     WindowPerMille(Pick, u64),
+    /// To the next turn of a budget's calendar, or to the nanosecond before it.
+    Turn(Pick, bool),
     Huge,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lateness {
+    Early(Duration),
+    OnTime,
+    Late(Duration),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +50,7 @@ pub(crate) struct Want {
     requests: Share,
     input_tokens: Share,
     output_tokens: Share,
+    nano_usd: Share,
 }
 
 /// How much of what fits.
@@ -46,7 +66,7 @@ pub(crate) enum Used {
     Nothing,
     All,
     /// Of each kind that many thousandths of what was reserved, rounded up: more than all above 1,000.
-    PerMille([u64; 3]),
+    PerMille([u64; 4]),
 }
 
 /// One of however many there will be.
@@ -57,17 +77,38 @@ pub(crate) type Pick = proptest::sample::Index;
 pub(crate) struct Allow {
     pub(crate) overruns: bool,
     pub(crate) clock_back: bool,
+    /// Some requests book a time if they are refused, and some of them come for it.
+    pub(crate) bookings: bool,
 }
 
 pub(crate) fn steps(allow: Allow, most: usize) -> impl Strategy<Value = Vec<Step>> {
     let back_weight = u32::from(allow.clock_back);
+    let bookings = u32::from(allow.bookings);
     let step = prop_oneof![
         4 => pause().prop_map(Step::Pass),
         back_weight => (any::<Pick>(), 1..=2_000_u64).prop_map(|(pick, share)| Step::Back(pick, share)),
         8 => (subject(), want()).prop_map(|(subject, want)| Step::Ask(subject, want)),
+        8 * bookings => (subject(), want(), fingerprint()).prop_map(|(subject, want, fingerprint)| {
+            Step::Book(subject, want, fingerprint)
+        }),
+        6 * bookings => (any::<Pick>(), lateness()).prop_map(|(pick, lateness)| Step::Return(pick, lateness)),
+        bookings => any::<Pick>().prop_map(Step::Cancel),
         6 => (any::<Pick>(), used(allow.overruns)).prop_map(|(pick, used)| Step::Settle(pick, used)),
     ];
     vec(step, 1..=most)
+}
+
+fn fingerprint() -> impl Strategy<Value = Fingerprint> {
+    (0..4_u64, any::<bool>()).prop_map(|(digest, is_unique)| Fingerprint { digest, is_unique })
+}
+
+fn lateness() -> impl Strategy<Value = Lateness> {
+    let millis = || prop_oneof![0..=5_u64, 0..=3_100_u64, Just(3_000)].prop_map(Duration::from_millis);
+    prop_oneof![
+        1 => millis().prop_map(Lateness::Early),
+        2 => Just(Lateness::OnTime),
+        1 => millis().prop_map(Lateness::Late),
+    ]
 }
 
 pub(crate) fn pause() -> impl Strategy<Value = Pause> {
@@ -75,6 +116,7 @@ pub(crate) fn pause() -> impl Strategy<Value = Pause> {
         3 => (0..=5_u64).prop_map(Pause::Nanos),
         12 => (any::<Pick>(), 0..=40_u64).prop_map(|(pick, eighths)| Pause::Refills(pick, eighths)),
         8 => (any::<Pick>(), 0..=1_500_u64).prop_map(|(pick, share)| Pause::WindowPerMille(pick, share)),
+        2 => (any::<Pick>(), any::<bool>()).prop_map(|(pick, is_just_before)| Pause::Turn(pick, is_just_before)),
         1 => Just(Pause::Huge),
     ]
 }
@@ -89,10 +131,11 @@ pub(crate) fn want() -> impl Strategy<Value = Want> {
         ]
     };
     let requests = prop_oneof![4 => Just(Share::Units(1)), 1 => share()];
-    (requests, share(), share()).prop_map(|(requests, input_tokens, output_tokens)| Want {
+    (requests, share(), share(), share()).prop_map(|(requests, input_tokens, output_tokens, nano_usd)| Want {
         requests,
         input_tokens,
         output_tokens,
+        nano_usd,
     })
 }
 
@@ -101,8 +144,8 @@ pub(crate) fn used(overruns: bool) -> impl Strategy<Value = Used> {
     prop_oneof![
         2 => Just(Used::Nothing),
         2 => Just(Used::All),
-        1 => [0..=1_000_u64, 0..=1_000, 0..=1_000].prop_map(Used::PerMille),
-        4 => [0..=most, 0..=most, 0..=most].prop_map(Used::PerMille),
+        1 => [0..=1_000_u64, 0..=1_000, 0..=1_000, 0..=1_000].prop_map(Used::PerMille),
+        4 => [0..=most, 0..=most, 0..=most, 0..=most].prop_map(Used::PerMille),
     ]
 }
 
@@ -131,6 +174,15 @@ pub(crate) enum Outcome {
     Settled,
 }
 
+/// A time that somebody was told and has not come for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Promise {
+    pub(crate) subject: Subject,
+    pub(crate) cost: Cost,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) due: Time,
+}
+
 /// A limiter, the clock of its callers, and everything that has happened.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -142,6 +194,7 @@ pub(crate) struct Run {
     pub(crate) requests: Vec<Request>,
     pub(crate) open: Vec<(usize, Reservation)>,
     pub(crate) events: Vec<Event>,
+    pub(crate) promises: Vec<Promise>,
 }
 
 impl Run {
@@ -154,6 +207,7 @@ impl Run {
             requests: Vec::new(),
             open: Vec::new(),
             events: Vec::new(),
+            promises: Vec::new(),
         }
     }
 
@@ -173,20 +227,61 @@ impl Run {
                 self.clock = Time::from_nanos(self.clock.as_nanos().saturating_sub(nanos));
             }
             Step::Ask(subject, want) => return self.ask(*subject, self.cost(*want)),
+            Step::Book(subject, want, fingerprint) => {
+                return self.ask_or_book(*subject, self.cost(*want), *fingerprint);
+            }
+            Step::Return(pick, lateness) if !self.promises.is_empty() => {
+                let promise = self.promises.swap_remove(pick.index(self.promises.len()));
+                let comes = match lateness {
+                    Lateness::Early(early) => before(promise.due, *early),
+                    Lateness::OnTime => promise.due,
+                    Lateness::Late(late) => promise.due + *late,
+                };
+                self.clock = self.clock.max(comes);
+                return self.ask_or_book(promise.subject, promise.cost, promise.fingerprint);
+            }
+            Step::Cancel(pick) if !self.promises.is_empty() => {
+                let promise = self.promises.swap_remove(pick.index(self.promises.len()));
+                self.latest = self.latest.max(self.clock);
+                let caller = promise.subject.caller;
+                self.limiter
+                    .cancel_booking(self.clock, caller, promise.fingerprint);
+            }
             Step::Settle(pick, used) if !self.open.is_empty() => {
                 let position = pick.index(self.open.len());
                 let usage = used.of(self.requests[self.open[position].0].cost);
                 self.settle(position, usage);
                 return Outcome::Settled;
             }
-            Step::Settle(..) => {}
+            Step::Return(..) | Step::Cancel(_) | Step::Settle(..) => {}
         }
         Outcome::Nothing
     }
 
     pub(crate) fn ask(&mut self, subject: Subject, cost: Cost) -> Outcome {
         self.latest = self.latest.max(self.clock);
-        match self.limiter.admit(self.clock, subject, cost) {
+        let answer = self.limiter.admit(self.clock, subject, cost);
+        self.note(subject, cost, answer)
+    }
+
+    pub(crate) fn ask_or_book(&mut self, subject: Subject, cost: Cost, fingerprint: Fingerprint) -> Outcome {
+        self.latest = self.latest.max(self.clock);
+        let answer = self.limiter.admit_or_book(self.clock, subject, cost, fingerprint);
+        if let Err(Refusal::NotNow(refusal)) = &answer
+            && refusal.booked
+        {
+            self.promises.push(Promise {
+                subject,
+                cost,
+                fingerprint,
+                due: self.clock + refusal.wait,
+            });
+        }
+        self.note(subject, cost, answer)
+    }
+
+    fn note(&mut self, subject: Subject, cost: Cost, answer: Result<Reservation, Refusal>) -> Outcome {
+        match answer {
             Ok(reservation) => {
                 let request = self.requests.len();
                 self.requests.push(Request {
@@ -233,13 +328,18 @@ impl Run {
         self.policies.iter().flat_map(|policy| &policy.quotas)
     }
 
+    fn budgets(&self) -> impl Iterator<Item = &Budget> {
+        let budgets = self.policies.iter().flat_map(|policy| &policy.budgets);
+        budgets.map(|(_, budget)| budget)
+    }
+
     /// The amount in which every quota fits.
     pub(crate) fn cost(&self, want: Want) -> Cost {
         let smallest = |counting: &[Unit]| {
-            let bursts = self
-                .quotas()
+            let limits = self.policies.iter().flat_map(limits_of);
+            let bursts = limits
                 .filter(|(unit, _)| counting.contains(unit))
-                .map(|(_, quota)| quota.burst());
+                .map(|(_, limit)| limit.burst());
             bursts.min().unwrap_or(1_000)
         };
         let tokens = smallest(&[Unit::Tokens]);
@@ -251,7 +351,7 @@ impl Run {
             output_tokens: want
                 .output_tokens
                 .of(smallest(&[Unit::OutputTokens]).min(tokens.div_ceil(2))),
-            ..Cost::NOTHING
+            nano_usd: want.nano_usd.of(smallest(&[Unit::Usd])),
         }
     }
 
@@ -273,9 +373,27 @@ impl Run {
                 window / limit * eighths / 8
             }
             Pause::WindowPerMille(pick, per_mille) => quota(pick).0 / 1_000 * per_mille,
+            Pause::Turn(pick, is_just_before) => {
+                let budgets: Vec<_> = self.budgets().collect();
+                if budgets.is_empty() {
+                    return 0;
+                }
+                let next = budgets[pick.index(budgets.len())]
+                    .calendar()
+                    .next_turn(self.clock);
+                if next == Time::END {
+                    return 0;
+                }
+                next.as_nanos() - self.clock.as_nanos() - u64::from(is_just_before)
+            }
             Pause::Huge => 1 << 57,
         }
     }
+}
+
+/// So much before an instant, or the epoch.
+pub(crate) fn before(instant: Time, duration: Duration) -> Time {
+    Time::after_epoch(instant.since(Time::ZERO).saturating_sub(duration))
 }
 
 impl Share {
@@ -293,16 +411,17 @@ impl Used {
         match self {
             Self::Nothing => Cost::NOTHING,
             Self::All => cost,
-            Self::PerMille([requests, input, output]) => Cost {
+            Self::PerMille([requests, input, output, nano_usd]) => Cost {
                 requests: per_mille_of(cost.requests, requests),
                 input_tokens: per_mille_of(cost.input_tokens, input),
                 output_tokens: per_mille_of(cost.output_tokens, output),
-                ..Cost::NOTHING
+                nano_usd: per_mille_of(cost.nano_usd, nano_usd),
             },
         }
     }
 }
 
 fn per_mille_of(units: u64, per_mille: u64) -> u64 {
-    (units * per_mille).div_ceil(1_000)
+    let product = (u128::from(units) * u128::from(per_mille)).div_ceil(1_000);
+    u64::try_from(product).expect("a few times as much")
 }

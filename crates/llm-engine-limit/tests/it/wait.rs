@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::shapes::{any_policies, config, only, quota_policies, some_quota};
+use crate::shapes::{any_policies, budget, config, only, only_budget, quota_policies, some_quota};
 use crate::trace::{Allow, Outcome, Run, Step, steps};
 use llm_engine_limit::{Cost, Counted, NotNow, Refusal, Subject, Time, Unit};
 
@@ -16,7 +16,7 @@ proptest! {
     #[test]
     fn refused_until_the_wait_is_over_and_admitted_then(
         quota in some_quota(),
-        steps in steps(Allow { overruns: true, clock_back: false }, 120),
+        steps in steps(Allow { overruns: true, clock_back: false, ..Allow::default() }, 120),
     ) {
         assert_waits_are_exact(Run::new(&only(Unit::OutputTokens, quota)), &steps)?;
     }
@@ -24,7 +24,7 @@ proptest! {
     #[test]
     fn under_several_policies_each_refuses_until_its_own_wait_is_over(
         policies in quota_policies(),
-        steps in steps(Allow { overruns: true, clock_back: false }, 80),
+        steps in steps(Allow { overruns: true, clock_back: false, ..Allow::default() }, 80),
     ) {
         assert_waits_are_exact(Run::new(&policies), &steps)?;
     }
@@ -32,16 +32,24 @@ proptest! {
     #[test]
     fn quotas_beside_a_concurrency_keep_their_exact_waits(
         policies in any_policies(),
-        steps in steps(Allow { overruns: true, clock_back: false }, 80),
+        steps in steps(Allow { overruns: true, clock_back: false, ..Allow::default() }, 80),
     ) {
         assert_waits_are_exact(Run::new(&policies), &steps)?;
+    }
+
+    #[test]
+    fn a_budget_refuses_until_the_turn_and_admits_then(
+        budget in budget(),
+        steps in steps(Allow { overruns: true, clock_back: true, ..Allow::default() }, 120),
+    ) {
+        assert_waits_are_exact(Run::new(&only_budget(Unit::Usd, budget)), &steps)?;
     }
 
     /// Two callers can read the clock in one order and be decided about in the other.
     #[test]
     fn a_wait_counts_from_the_instant_that_the_caller_gave(
         quota in some_quota(),
-        steps in steps(Allow { overruns: true, clock_back: true }, 120),
+        steps in steps(Allow { overruns: true, clock_back: true, ..Allow::default() }, 120),
     ) {
         assert_waits_are_exact(Run::new(&only(Unit::OutputTokens, quota)), &steps)?;
     }
@@ -98,7 +106,9 @@ fn assert_wait_is_exact(
             .flat_map(|policy| &policy.quotas)
             .map(|(_, quota)| quota.tick())
             .max();
-        for early in [wait.saturating_sub(tick.expect("a quota refused")), *wait - NANO] {
+        // Only budgets refused: they have no ticks.
+        let tick = tick.unwrap_or(NANO);
+        for early in [wait.saturating_sub(tick), *wait - NANO] {
             run.clock = run.clock.max(asked_at + early);
             if run.clock < asked_at + *wait {
                 let outcome = run.ask(subject, cost);

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::DEVELOPMENT_KEY;
 use super::error::{ConfigError, Source};
 
-/// `[callers.NAME]` as written: one of the three ways to give the key.
+/// `[callers.NAME]` as written, with one of the three ways to give the key.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawCaller {
@@ -16,30 +16,27 @@ pub(super) struct RawCaller {
     api_key_env: Option<Spanned<String>>,
     api_key_file: Option<Spanned<PathBuf>>,
     api_key_sha256: Option<Spanned<String>>,
+    /// Whether it may see what concerns other callers.
+    #[serde(default)]
+    operator: bool,
+    /// Whether it is believed for whom it asks.
+    #[serde(default)]
+    trusted_users: bool,
 }
 
-/// The named teams, each with its number.
-pub(super) type Teams = BTreeMap<String, u32>;
-
-/// The callers in the order of their names, and the named teams. Without any caller there is the development key.
+/// The callers in the order of their names. Without any there is the development key, which may do everything.
 pub(super) fn check_all(
     callers: BTreeMap<Spanned<String>, RawCaller>,
     source: &Source<'_>,
-) -> Result<(Vec<CallerSetup>, Teams), ConfigError> {
-    let mut teams = Teams::new();
-    let mut next_team = 0;
-    let mut new_team = || {
-        next_team += 1;
-        next_team
-    };
+) -> Result<Vec<CallerSetup>, ConfigError> {
     if callers.is_empty() {
-        let api_key = ApiKeyDigest::of(DEVELOPMENT_KEY);
-        let development = CallerSetup {
+        return Ok(vec![CallerSetup {
             name: "development".to_owned(),
-            team: new_team(),
-            api_key,
-        };
-        return Ok((vec![development], teams));
+            team: None,
+            api_key: ApiKeyDigest::of(DEVELOPMENT_KEY),
+            names_users: true,
+            is_operator: true,
+        }]);
     }
     let mut checked: Vec<CallerSetup> = Vec::with_capacity(callers.len());
     for (name, caller) in callers {
@@ -52,18 +49,15 @@ pub(super) fn check_all(
             );
             return Err(source.error(name.span(), message));
         }
-        // A caller without a team is a team of one.
-        let team = match caller.team {
-            Some(team) => *teams.entry(team).or_insert_with(&mut new_team),
-            None => new_team(),
-        };
         checked.push(CallerSetup {
             name: name.into_inner(),
-            team,
+            team: caller.team,
             api_key,
+            names_users: caller.trusted_users,
+            is_operator: caller.operator,
         });
     }
-    Ok((checked, teams))
+    Ok(checked)
 }
 
 fn api_key(
@@ -76,12 +70,13 @@ fn api_key(
         api_key_env,
         api_key_file,
         api_key_sha256,
+        operator: _,
+        trusted_users: _,
     } = caller;
     match (api_key_env, api_key_file, api_key_sha256) {
         (Some(variable), None, None) => Ok(ApiKeyDigest::of(&environment(variable, source)?)),
         (None, Some(file), None) => {
-            let base = source.path.parent().unwrap_or(std::path::Path::new(""));
-            let path = base.join(file.get_ref());
+            let path = source.folder().join(file.get_ref());
             let key = std::fs::read_to_string(&path).map_err(|error| {
                 source.error(
                     file.span(),

@@ -28,6 +28,11 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// Where relative paths start from.
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
     pub(super) fn error(&self, span: Range<usize>, message: impl Into<String>) -> ConfigError {
         let before = self.text.get(..span.start).unwrap_or_default();
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;

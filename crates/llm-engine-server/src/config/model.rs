@@ -3,16 +3,19 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use llm_engine_gateway::{ApiKeyDigest, DeploymentSetup, ModelSetup, RemoteSetup, WorkerSetup};
+use llm_engine_gateway::{ApiKeyDigest, DeploymentSetup, ModelSetup, PriceSetup, RemoteSetup, WorkerSetup};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::caller::environment;
 use super::error::{ConfigError, Source};
+use super::nano_usd::NanoUsd;
+use super::policy::DeploymentLimits;
+use super::quota::{LIMITS, RawLimits, RawMode, RawOutputReservation, RawQuota};
 use super::{Config, defaults};
 
 /// One checked model.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// The name by which requests ask for it.
     pub name: String,
@@ -24,6 +27,8 @@ pub struct ModelConfig {
     pub chat_template_for_prompts: bool,
     /// The most output tokens of a request that names no maximum.
     pub default_output_tokens: u64,
+    /// What it costs.
+    pub price: PriceSetup,
     /// How many requests run at the same time.
     pub concurrency: NonZeroU32,
     /// How long a request may wait for a place among them.
@@ -33,7 +38,7 @@ pub struct ModelConfig {
 }
 
 /// What runs a model.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Runner {
     /// A model file, run by a worker process that the server starts.
     Gguf(GgufModel),
@@ -41,8 +46,20 @@ pub enum Runner {
     Remote(RemoteSetup),
 }
 
+impl PartialEq for Runner {
+    fn eq(&self, other: &Self) -> bool {
+        let parts =
+            |RemoteSetup { url, model, api_key }: &RemoteSetup| (url.clone(), model.clone(), api_key.clone());
+        match (self, other) {
+            (Self::Gguf(gguf), Self::Gguf(other)) => gguf == other,
+            (Self::Remote(remote), Self::Remote(other)) => parts(remote) == parts(other),
+            (Self::Gguf(_), Self::Remote(_)) | (Self::Remote(_), Self::Gguf(_)) => false,
+        }
+    }
+}
+
 /// A model file and how to run it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GgufModel {
     /// A path, or where to fetch it from.
     pub source: String,
@@ -70,9 +87,21 @@ pub(super) struct RawModel {
     threads: Option<NonZeroU32>,
     deployments: Option<Spanned<Vec<Spanned<RawDeployment>>>>,
     default_output_tokens: Option<NonZeroU32>,
+    #[serde(default)]
+    price: RawPrice,
     concurrency: Option<NonZeroU32>,
     queue_wait: Option<Spanned<String>>,
     queue_length: Option<usize>,
+}
+
+/// What a model costs, as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPrice {
+    #[serde(default)]
+    input_usd_per_million: NanoUsd,
+    #[serde(default)]
+    output_usd_per_million: NanoUsd,
 }
 
 /// One of `deployments` as written.
@@ -82,6 +111,15 @@ struct RawDeployment {
     url: Spanned<String>,
     model: String,
     api_key_env: Option<Spanned<String>>,
+    requests: Option<Spanned<RawQuota>>,
+    input_tokens: Option<Spanned<RawQuota>>,
+    output_tokens: Option<Spanned<RawQuota>>,
+    tokens: Option<Spanned<RawQuota>>,
+    usd: Option<Spanned<RawQuota<NanoUsd>>>,
+    concurrency: Option<NonZeroU32>,
+    mode: Option<RawMode>,
+    hold: Option<Spanned<String>>,
+    output_reservation: Option<RawOutputReservation>,
 }
 
 /// As many sequences as the built-in model answers at once in a modest amount of memory.
@@ -92,12 +130,14 @@ const OUTPUT_TOKENS: NonZeroU32 = NonZeroU32::new(512).expect("512 is not 0");
 const QUEUE_WAIT: Duration = Duration::from_secs(2);
 const QUEUE_LENGTH: usize = 1024;
 
+/// The models in the order of their names, and what their deployments may be asked for.
 pub(super) fn check_all(
     models: BTreeMap<Spanned<String>, RawModel>,
     source: &Source<'_>,
-) -> Result<Vec<ModelConfig>, ConfigError> {
+) -> Result<(Vec<ModelConfig>, Vec<DeploymentLimits>), ConfigError> {
     let mut names = BTreeSet::new();
     let mut checked = Vec::with_capacity(models.len());
+    let mut deployments = Vec::new();
     for (name, model) in models {
         for name in std::iter::once(&name).chain(&model.aliases) {
             if name.get_ref().is_empty() {
@@ -110,9 +150,11 @@ pub(super) fn check_all(
                 ));
             }
         }
-        checked.push(check(name, model, source)?);
+        let (model, deployment) = check(name, model, source)?;
+        checked.push(model);
+        deployments.extend(deployment);
     }
-    Ok(checked)
+    Ok((checked, deployments))
 }
 
 /// The model of the built-in configuration.
@@ -120,7 +162,11 @@ pub(super) fn built_in() -> Result<Vec<ModelConfig>, ConfigError> {
     Ok(Config::parse(defaults::CONFIG, Path::new("built-in configuration"))?.models)
 }
 
-fn check(name: Spanned<String>, raw: RawModel, source: &Source<'_>) -> Result<ModelConfig, ConfigError> {
+fn check(
+    name: Spanned<String>,
+    raw: RawModel,
+    source: &Source<'_>,
+) -> Result<(ModelConfig, Option<DeploymentLimits>), ConfigError> {
     let span = name.span();
     let RawModel {
         aliases,
@@ -131,24 +177,22 @@ fn check(name: Spanned<String>, raw: RawModel, source: &Source<'_>) -> Result<Mo
         threads,
         deployments,
         default_output_tokens,
+        price,
         concurrency,
         queue_wait,
         queue_length,
     } = raw;
-    let (runner, usual_concurrency) = match (gguf, deployments) {
+    let (runner, usual_concurrency, limits) = match (gguf, deployments) {
         (Some(gguf), None) => {
             let sha256 = sha256.map(|digest| check_digest(&digest, source)).transpose()?;
-            let base = source.path.parent().unwrap_or(Path::new("")).to_owned();
-            (
-                Runner::Gguf(GgufModel {
-                    source: gguf,
-                    sha256,
-                    base,
-                    context_tokens,
-                    threads,
-                }),
-                GGUF_CONCURRENCY,
-            )
+            let gguf = GgufModel {
+                source: gguf,
+                sha256,
+                base: source.folder().to_owned(),
+                context_tokens,
+                threads,
+            };
+            (Runner::Gguf(gguf), GGUF_CONCURRENCY, None)
         }
         (None, Some(deployments)) => {
             if sha256.is_some() || context_tokens.is_some() || threads.is_some() {
@@ -157,10 +201,8 @@ fn check(name: Spanned<String>, raw: RawModel, source: &Source<'_>) -> Result<Mo
                     "sha256, context_tokens and threads belong to a gguf, not to deployments",
                 ));
             }
-            (
-                Runner::Remote(check_deployments(deployments, source)?),
-                REMOTE_CONCURRENCY,
-            )
+            let (remote, limits) = check_deployments(deployments, name.get_ref(), source)?;
+            (Runner::Remote(remote), REMOTE_CONCURRENCY, limits)
         }
         (Some(_), Some(_)) | (None, None) => {
             let message = format!(
@@ -170,16 +212,21 @@ fn check(name: Spanned<String>, raw: RawModel, source: &Source<'_>) -> Result<Mo
             return Err(source.error(span, message));
         }
     };
-    Ok(ModelConfig {
+    let model = ModelConfig {
         name: name.into_inner(),
         aliases: aliases.into_iter().map(Spanned::into_inner).collect(),
         runner,
         chat_template_for_prompts,
         default_output_tokens: default_output_tokens.unwrap_or(OUTPUT_TOKENS).get().into(),
+        price: PriceSetup {
+            input: price.input_usd_per_million.into(),
+            output: price.output_usd_per_million.into(),
+        },
         concurrency: concurrency.unwrap_or(usual_concurrency),
         queue_wait: queue_wait.map_or(Ok(QUEUE_WAIT), |wait| duration(&wait, "queue_wait", source))?,
         queue_length: queue_length.unwrap_or(QUEUE_LENGTH),
-    })
+    };
+    Ok((model, limits))
 }
 
 fn check_digest(digest: &Spanned<String>, source: &Source<'_>) -> Result<String, ConfigError> {
@@ -192,17 +239,28 @@ fn check_digest(digest: &Spanned<String>, source: &Source<'_>) -> Result<String,
 
 fn check_deployments(
     deployments: Spanned<Vec<Spanned<RawDeployment>>>,
+    model_name: &str,
     source: &Source<'_>,
-) -> Result<RemoteSetup, ConfigError> {
+) -> Result<(RemoteSetup, Option<DeploymentLimits>), ConfigError> {
     let span = deployments.span();
     let mut deployments = deployments.into_inner().into_iter();
     let (Some(only), None) = (deployments.next(), deployments.next()) else {
         return Err(source.error(span, "a model has exactly one deployment in this version"));
     };
+    let span = only.span();
     let RawDeployment {
         url,
         model,
         api_key_env,
+        requests,
+        input_tokens,
+        output_tokens,
+        tokens,
+        usd,
+        concurrency,
+        mode,
+        hold,
+        output_reservation,
     } = only.into_inner();
     if !(url.get_ref().starts_with("http://") || url.get_ref().starts_with("https://")) {
         let message = format!(
@@ -212,11 +270,33 @@ fn check_deployments(
         return Err(source.error(url.span(), message));
     }
     let api_key = api_key_env.map(|name| environment(&name, source)).transpose()?;
-    Ok(RemoteSetup {
+    let remote = RemoteSetup {
         url: url.into_inner(),
         model,
         api_key,
-    })
+    };
+    let limits = RawLimits {
+        requests,
+        input_tokens,
+        output_tokens,
+        tokens,
+        usd,
+        concurrency,
+        mode,
+        hold,
+        output_reservation,
+    };
+    if limits.limit_something() {
+        let model = model_name.to_owned();
+        return Ok((remote, Some(DeploymentLimits { model, span, limits })));
+    }
+    if mode.is_some() || limits.hold.is_some() || output_reservation.is_some() {
+        let message = format!(
+            "mode, hold and output_reservation say how a deployment is limited, but this one is not; give it {LIMITS}"
+        );
+        return Err(source.error(span, message));
+    }
+    Ok((remote, None))
 }
 
 /// A duration such as `"30s"` or `"1m"`.
@@ -235,6 +315,10 @@ pub(super) fn duration(
 }
 
 impl ModelConfig {
+    pub(super) fn has_name(&self, name: &str) -> bool {
+        self.name == name || self.aliases.iter().any(|alias| alias == name)
+    }
+
     /// The gateway's part of it. `worker` says how to run a model file.
     ///
     /// # Errors
@@ -253,6 +337,7 @@ impl ModelConfig {
             aliases: self.aliases,
             chat_template_for_prompts: self.chat_template_for_prompts,
             default_output_tokens: self.default_output_tokens,
+            price: self.price,
             concurrency: NonZeroUsize::try_from(self.concurrency).unwrap_or(NonZeroUsize::MAX),
             queue_wait: self.queue_wait,
             queue_length: self.queue_length,

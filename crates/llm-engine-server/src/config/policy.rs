@@ -1,13 +1,14 @@
-use std::collections::BTreeSet;
 use std::num::NonZeroU32;
+use std::ops::Range;
 
-use llm_engine_gateway::{CallerSetup, Match, Per, Policy, Quota, QuotaError, Unit};
+use llm_engine_gateway::{CallerSetup, MOST_POLICIES, MatchSetup, Per, PolicySetup, PriceSetup, ROUTES};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::caller::Teams;
 use super::error::{ConfigError, Source};
-use super::model::{ModelConfig, duration};
+use super::model::ModelConfig;
+use super::nano_usd::NanoUsd;
+use super::quota::{LIMITS, RawLimits, RawMode, RawOutputReservation, RawQuota};
 
 /// One of `[[policies]]` as written.
 #[derive(Debug, Deserialize)]
@@ -22,7 +23,11 @@ pub(super) struct RawPolicy {
     input_tokens: Option<Spanned<RawQuota>>,
     output_tokens: Option<Spanned<RawQuota>>,
     tokens: Option<Spanned<RawQuota>>,
+    usd: Option<Spanned<RawQuota<NanoUsd>>>,
     concurrency: Option<NonZeroU32>,
+    mode: Option<RawMode>,
+    hold: Option<Spanned<String>>,
+    output_reservation: Option<RawOutputReservation>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -30,63 +35,109 @@ pub(super) struct RawPolicy {
 struct RawMatch {
     caller: Option<Spanned<String>>,
     team: Option<Spanned<String>>,
+    user: Option<String>,
     model: Option<Spanned<String>>,
+    route: Option<Spanned<String>>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum RawPer {
     Key,
+    User,
     Team,
     Model,
+    Route,
+    Address,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawQuota {
-    limit: u64,
-    window: Spanned<String>,
-    burst: Option<u64>,
-    #[serde(default)]
-    strict: bool,
+/// What a deployment may be asked for, as its provider has set it.
+#[derive(Debug)]
+pub(super) struct DeploymentLimits {
+    /// Its model, by its first name.
+    pub(super) model: String,
+    /// Where they are written.
+    pub(super) span: Range<usize>,
+    pub(super) limits: RawLimits,
 }
 
 /// What policies can speak of.
+#[derive(Clone, Copy)]
 pub(super) struct Names<'a> {
     pub(super) models: &'a [ModelConfig],
     pub(super) callers: &'a [CallerSetup],
-    pub(super) teams: &'a Teams,
 }
 
+/// The policies, and one more for each deployment that is limited.
 pub(super) fn check_all(
     policies: Vec<RawPolicy>,
-    names: &Names<'_>,
+    deployments: Vec<DeploymentLimits>,
+    names: Names<'_>,
     source: &Source<'_>,
-) -> Result<Vec<Policy>, ConfigError> {
-    let mut seen = BTreeSet::new();
-    let mut checked = Vec::with_capacity(policies.len());
+) -> Result<Vec<PolicySetup>, ConfigError> {
+    let mut checked: Vec<PolicySetup> = Vec::with_capacity(policies.len() + deployments.len());
+    let all_spans = policies.iter().map(|policy| policy.name.span());
+    let mut all_spans = all_spans.chain(deployments.iter().map(|deployment| deployment.span.clone()));
+    if let Some(span) = all_spans.nth(MOST_POLICIES) {
+        let message =
+            format!("there are more than {MOST_POLICIES} policies, those of deployments among them");
+        return Err(source.error(span, message));
+    }
     for policy in policies {
-        let name = &policy.name;
-        let printable = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if name.get_ref().is_empty() || !name.get_ref().chars().all(printable) {
-            let message = format!(
-                "policy '{}': a name has letters, digits, '-', '_' and '.' only",
-                name.get_ref()
-            );
-            return Err(source.error(name.span(), message));
-        }
-        if !seen.insert(name.get_ref().clone()) {
-            return Err(source.error(
-                name.span(),
-                format!("two policies have the name '{}'", name.get_ref()),
-            ));
-        }
+        check_name(&policy.name, &checked, source)?;
         checked.push(check(policy, names, source)?);
+    }
+    for DeploymentLimits { model, limits, .. } in deployments {
+        let name = free_name(&model, &checked);
+        let matches = MatchSetup {
+            model: Some(model),
+            ..MatchSetup::default()
+        };
+        checked.push(PolicySetup {
+            name,
+            ..check_limits(limits, matches, names, source)?
+        });
     }
     Ok(checked)
 }
 
-fn check(raw: RawPolicy, names: &Names<'_>, source: &Source<'_>) -> Result<Policy, ConfigError> {
+/// Names stand in headers, in strings where nothing has to be escaped.
+fn is_printable(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.".contains(c)
+}
+
+fn check_name(
+    name: &Spanned<String>,
+    others: &[PolicySetup],
+    source: &Source<'_>,
+) -> Result<(), ConfigError> {
+    let text = name.get_ref();
+    if text.is_empty() || !text.chars().all(is_printable) {
+        let message = format!("policy '{text}': a name has letters, digits, '-', '_' and '.' only");
+        return Err(source.error(name.span(), message));
+    }
+    if others.iter().any(|other| other.name == *text) {
+        return Err(source.error(name.span(), format!("two policies have the name '{text}'")));
+    }
+    Ok(())
+}
+
+/// The name of a deployment's policy: its model's, as far as it can be printed, and unlike all others.
+fn free_name(model: &str, others: &[PolicySetup]) -> String {
+    let printable: String = model
+        .chars()
+        .map(|c| if is_printable(c) { c } else { '-' })
+        .collect();
+    let mut name = format!("{printable}.deployment");
+    let mut number = 1;
+    while others.iter().any(|other| other.name == name) {
+        number += 1;
+        name = format!("{printable}.deployment-{number}");
+    }
+    name
+}
+
+fn check(raw: RawPolicy, names: Names<'_>, source: &Source<'_>) -> Result<PolicySetup, ConfigError> {
     let RawPolicy {
         name,
         matches,
@@ -95,76 +146,108 @@ fn check(raw: RawPolicy, names: &Names<'_>, source: &Source<'_>) -> Result<Polic
         input_tokens,
         output_tokens,
         tokens,
+        usd,
         concurrency,
+        mode,
+        hold,
+        output_reservation,
     } = raw;
-    let quotas = [
-        (Unit::Requests, requests),
-        (Unit::InputTokens, input_tokens),
-        (Unit::OutputTokens, output_tokens),
-        (Unit::Tokens, tokens),
-    ];
-    let quotas: Vec<(Unit, Quota)> = quotas
-        .into_iter()
-        .filter_map(|(unit, quota)| quota.map(|quota| Ok((unit, check_quota(unit, &quota, source)?))))
-        .collect::<Result<_, ConfigError>>()?;
-    if quotas.is_empty() && concurrency.is_none() {
+    let limits = RawLimits {
+        requests,
+        input_tokens,
+        output_tokens,
+        tokens,
+        usd,
+        concurrency,
+        mode,
+        hold,
+        output_reservation,
+    };
+    if !limits.limit_something() {
+        let message = format!("policy '{}' limits nothing; give it {LIMITS}", name.get_ref());
+        return Err(source.error(name.span(), message));
+    }
+    let needs_users = matches.user.is_some() || per.contains(&RawPer::User);
+    if needs_users && !names.callers.iter().any(|caller| caller.names_users) {
         let message = format!(
-            "policy '{}' limits nothing; give it requests, input_tokens, output_tokens, tokens or concurrency",
+            "policy '{}' speaks of users, but no caller is believed for whom it asks; give one trusted_users = true",
             name.get_ref()
         );
         return Err(source.error(name.span(), message));
     }
-    Ok(Policy {
-        matches: check_match(&matches, names, source)?,
+    let matches = check_match(matches, names, source)?;
+    Ok(PolicySetup {
+        name: name.into_inner(),
         per: Per {
-            caller: per.iter().any(|per| matches!(per, RawPer::Key)),
-            team: per.iter().any(|per| matches!(per, RawPer::Team)),
-            model: per.iter().any(|per| matches!(per, RawPer::Model)),
+            caller: per.contains(&RawPer::Key),
+            team: per.contains(&RawPer::Team),
+            user: per.contains(&RawPer::User),
+            model: per.contains(&RawPer::Model),
+            route: per.contains(&RawPer::Route),
+            address: per.contains(&RawPer::Address),
         },
-        quotas,
-        concurrency,
-        name: name.into_inner().into(),
+        ..check_limits(limits, matches, names, source)?
     })
 }
 
-fn check_quota(unit: Unit, raw: &Spanned<RawQuota>, source: &Source<'_>) -> Result<Quota, ConfigError> {
-    let RawQuota {
-        limit,
-        window,
-        burst,
-        strict,
-    } = raw.get_ref();
-    let window = duration(window, "window", source)?;
-    let quota = match (strict, burst) {
-        (true, Some(burst)) => Quota::strict(*limit, window, *burst),
-        (true, None) => {
-            let message = format!("{}: strict = true needs a burst below the limit", unit.name());
-            return Err(source.error(raw.span(), message));
-        }
-        (false, Some(burst)) => Quota::with_burst(*limit, window, *burst),
-        (false, None) => Quota::new(*limit, window),
-    };
-    quota.map_err(|error: QuotaError| source.error(raw.span(), format!("{}: {error}", unit.name())))
+/// The policy that these limits make for these requests. Money can be counted only where something has a price.
+fn check_limits(
+    limits: RawLimits,
+    matches: MatchSetup,
+    names: Names<'_>,
+    source: &Source<'_>,
+) -> Result<PolicySetup, ConfigError> {
+    let is_meant = |model: &&ModelConfig| matches.model.as_deref().is_none_or(|name| model.has_name(name));
+    let is_priced = |model: &ModelConfig| model.price != PriceSetup::default();
+    if let Some(usd) = &limits.usd
+        && !names.models.iter().filter(is_meant).any(is_priced)
+    {
+        let message = "usd: no model that this applies to has a price, so nothing would be counted; give one its \
+                       price = { input_usd_per_million = 0.15, output_usd_per_million = 0.60 }";
+        return Err(source.error(usd.span(), message));
+    }
+    Ok(PolicySetup {
+        matches,
+        ..limits.check(source)?
+    })
 }
 
-/// Turns names into the numbers by which the limiter knows them.
-fn check_match(raw: &RawMatch, names: &Names<'_>, source: &Source<'_>) -> Result<Match, ConfigError> {
-    let RawMatch { caller, team, model } = raw;
-    let number = |name: &Option<Spanned<String>>, what: &str, find: &dyn Fn(&str) -> Option<u32>| {
-        let Some(name) = name else { return Ok(None) };
-        let unknown = || source.error(name.span(), format!("there is no {what} '{}'", name.get_ref()));
-        find(name.get_ref()).map(Some).ok_or_else(unknown)
+/// Every name must be that of something, except those of users, which are the callers' own.
+fn check_match(raw: RawMatch, names: Names<'_>, source: &Source<'_>) -> Result<MatchSetup, ConfigError> {
+    let RawMatch {
+        caller,
+        team,
+        user,
+        model,
+        route,
+    } = raw;
+    let known = |name: Option<Spanned<String>>, what: &str, is_known: &dyn Fn(&str) -> bool| match name {
+        Some(name) if !is_known(name.get_ref()) => {
+            Err(source.error(name.span(), format!("there is no {what} '{}'", name.get_ref())))
+        }
+        name => Ok(name.map(Spanned::into_inner)),
     };
-    let position = |position: usize| u32::try_from(position).ok();
-    Ok(Match {
-        caller: number(caller, "caller", &|name| {
-            position(names.callers.iter().position(|caller| caller.name == name)?)
-        })?,
-        team: number(team, "team", &|name| names.teams.get(name).copied())?,
-        model: number(model, "model", &|name| {
-            let named =
-                |model: &ModelConfig| model.name == name || model.aliases.iter().any(|alias| alias == name);
-            position(names.models.iter().position(named)?)
-        })?,
+    let is_caller = |name: &str| names.callers.iter().any(|caller| caller.name == name);
+    let is_team = |name: &str| {
+        let mut teams = names.callers.iter().filter_map(|caller| caller.team.as_deref());
+        teams.any(|team| team == name)
+    };
+    let is_model = |name: &str| names.models.iter().any(|model| model.has_name(name));
+    if let Some(route) = &route
+        && !ROUTES.contains(&route.get_ref().as_str())
+    {
+        let message = format!(
+            "route is '{}'; it must be one of {}",
+            route.get_ref(),
+            ROUTES.join(", ")
+        );
+        return Err(source.error(route.span(), message));
+    }
+    Ok(MatchSetup {
+        caller: known(caller, "caller", &is_caller)?,
+        team: known(team, "team", &is_team)?,
+        user,
+        model: known(model, "model", &is_model)?,
+        route: route.map(Spanned::into_inner),
     })
 }

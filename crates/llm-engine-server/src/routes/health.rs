@@ -5,9 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::{Gateway, RouteStatus};
 use serde_json::json;
+
+use crate::App;
 
 pub(super) async fn alive() -> Response {
     Json(json!({ "status": "ok" })).into_response()
@@ -24,6 +27,12 @@ pub(super) async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
         }
     }
     not_ready("no model answers")
+}
+
+/// Counters for monitoring.
+pub(super) async fn metrics(State(app): State<App>) -> Response {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, content_type)], app.metrics.text()).into_response()
 }
 
 fn not_ready(reason: &str) -> Response {

@@ -6,21 +6,25 @@ use axum::Json;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use llm_engine_gateway::{AnswerBody, CompleteError, Gateway};
+use llm_engine_gateway::{AnswerBody, CompleteError, Gateway, ROUTES};
 use llm_engine_wire::openai::{Kind, Model, ModelList, Request};
 
+use serde_json::Value;
+
 use super::{named, new_request_id, read_body};
+use crate::App;
+use crate::arrival::arrival;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
 
-pub(super) async fn chat_completions(State(gateway): State<Arc<Gateway>>, request: HttpRequest) -> Response {
-    complete(&gateway, Kind::Chat, request).await
+pub(super) async fn chat_completions(State(app): State<App>, request: HttpRequest) -> Response {
+    complete(&app, Kind::Chat, request).await
 }
 
-pub(super) async fn completions(State(gateway): State<Arc<Gateway>>, request: HttpRequest) -> Response {
-    complete(&gateway, Kind::Completion, request).await
+pub(super) async fn completions(State(app): State<App>, request: HttpRequest) -> Response {
+    complete(&app, Kind::Completion, request).await
 }
 
 pub(super) async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
@@ -48,9 +52,9 @@ pub(super) async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderM
     named(response, &request_id)
 }
 
-async fn complete(gateway: &Gateway, kind: Kind, request: HttpRequest) -> Response {
+async fn complete(app: &App, kind: Kind, request: HttpRequest) -> Response {
     let request_id = new_request_id();
-    let response = match answer(gateway, kind, request, &request_id).await {
+    let response = match answer(app, kind, request, &request_id).await {
         Ok(response) => response,
         Err(error) => error.in_dialect(Dialect::OpenAi, &request_id),
     };
@@ -58,17 +62,22 @@ async fn complete(gateway: &Gateway, kind: Kind, request: HttpRequest) -> Respon
 }
 
 async fn answer(
-    gateway: &Gateway,
+    app: &App,
     kind: Kind,
     request: HttpRequest,
     request_id: &str,
 ) -> Result<Response, ErrorAnswer> {
+    let gateway = &app.gateway;
     let (parts, body) = request.into_parts();
     let caller = authorize(gateway, &parts.headers)?;
-    let request = Request::parse(kind, &read_body(body).await?)?;
+    let bytes = read_body(body).await?;
+    let request = Request::parse(kind, &bytes)?;
     request.check_stop_count()?;
     let route = gateway.resolve(&request.model)?;
-    let answer = gateway.complete(&caller, &route, &request, request_id).await;
+    let user = request.field("user").and_then(Value::as_str);
+    let name = (path(kind), request_id);
+    let arrival = arrival(&parts, &bytes, user, name, &app.trusted_proxies);
+    let answer = gateway.complete(&caller, &route, &request, &arrival).await;
     let response = match answer {
         Ok(AnswerBody::Stream(answer)) if request.stream => {
             Ok(event_stream::respond(*answer, Form::OpenAi, request_id))
@@ -83,6 +92,13 @@ async fn answer(
     };
     let mut response =
         response.unwrap_or_else(|error| ErrorAnswer::from(error).in_dialect(Dialect::OpenAi, request_id));
-    rate_limit_headers::add(response.headers_mut(), &gateway.levels(&caller, &route));
+    rate_limit_headers::add(response.headers_mut(), &gateway.levels(&caller, &route, &arrival));
     Ok(response)
+}
+
+fn path(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Chat => ROUTES[2],
+        Kind::Completion => ROUTES[3],
+    }
 }

@@ -1,28 +1,28 @@
 //! LLM Engine's own completions. The order of the checks is part of the contract: malformed JSON, then the key, then
 //! every other problem of the request, then whether there is such a model.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
-use llm_engine_gateway::{AnswerBody, AnswerStream, Caller, CompleteError, Failure, Fault, Gateway, Route};
+use llm_engine_gateway::{AnswerBody, AnswerStream, CompleteError, Failure, Fault, Level, ROUTES};
 use llm_engine_wire::translate::{to_openai, to_sync_response};
 use llm_engine_wire::v1::{CompletionRequest, RequestError};
 use llm_engine_wire::validation::Body;
 
 use super::{content_type, named, new_request_id, read_body};
+use crate::App;
+use crate::arrival::arrival;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
 
-pub(super) async fn completions_sync(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
-    complete(&gateway, request, Shape::Whole).await
+pub(super) async fn completions_sync(State(app): State<App>, request: Request) -> Response {
+    complete(&app, request, Shape::Whole).await
 }
 
-pub(super) async fn completions_stream(State(gateway): State<Arc<Gateway>>, request: Request) -> Response {
-    complete(&gateway, request, Shape::Stream).await
+pub(super) async fn completions_stream(State(app): State<App>, request: Request) -> Response {
+    complete(&app, request, Shape::Stream).await
 }
 
 /// In which of the two routes' forms the answer is written.
@@ -33,6 +33,13 @@ enum Shape {
 }
 
 impl Shape {
+    fn route(self) -> &'static str {
+        match self {
+            Self::Whole => ROUTES[0],
+            Self::Stream => ROUTES[1],
+        }
+    }
+
     async fn write(self, answer: AnswerStream, request_id: &str) -> Result<Response, CompleteError> {
         match self {
             Self::Whole => {
@@ -52,19 +59,16 @@ impl Shape {
     }
 }
 
-async fn complete(gateway: &Gateway, request: Request, shape: Shape) -> Response {
+async fn complete(app: &App, request: Request, shape: Shape) -> Response {
     let request_id = new_request_id();
-    let response = match begin(gateway, request, shape, &request_id).await {
+    let response = match begin(app, request, shape, &request_id).await {
         Ok(begun) => {
             let written = match begun.answer {
                 Ok(answer) => shape.write(answer, &request_id).await,
                 Err(error) => Err(error),
             };
             let mut response = written.unwrap_or_else(|error| refuse(error, &request_id));
-            rate_limit_headers::add(
-                response.headers_mut(),
-                &gateway.levels(&begun.caller, &begun.route),
-            );
+            rate_limit_headers::add(response.headers_mut(), &begun.levels);
             response
         }
         Err(error) => error.in_dialect(Dialect::LlmEngine, &request_id),
@@ -74,17 +78,12 @@ async fn complete(gateway: &Gateway, request: Request, shape: Shape) -> Response
 
 /// A request that got as far as a caller and a model.
 struct Begun {
-    caller: Caller,
-    route: Arc<Route>,
+    levels: Vec<Level>,
     answer: Result<AnswerStream, CompleteError>,
 }
 
-async fn begin(
-    gateway: &Gateway,
-    request: Request,
-    shape: Shape,
-    request_id: &str,
-) -> Result<Begun, ErrorAnswer> {
+async fn begin(app: &App, request: Request, shape: Shape, request_id: &str) -> Result<Begun, ErrorAnswer> {
+    let gateway = &app.gateway;
     let (parts, body) = request.into_parts();
     let bytes = read_body(body).await?;
     let body = Body::read(content_type(&parts.headers), &bytes);
@@ -107,7 +106,9 @@ async fn begin(
     let mut request = to_openai(&request, route.chat_template_for_prompts)?;
     // Always as a stream from the deployment: tokens are counted as they come, and a hang-up is noticed.
     request.stream = true;
-    let answer = match gateway.complete(&caller, &route, &request, request_id).await {
+    let name = (shape.route(), request_id);
+    let arrival = arrival(&parts, &bytes, None, name, &app.trusted_proxies);
+    let answer = match gateway.complete(&caller, &route, &request, &arrival).await {
         Ok(AnswerBody::Stream(answer)) => Ok(*answer),
         Ok(AnswerBody::Whole(_)) => {
             Err(Failure::Broken("it did not stream although it was asked to".to_owned()).into())
@@ -115,8 +116,7 @@ async fn begin(
         Err(error) => Err(error),
     };
     Ok(Begun {
-        caller,
-        route,
+        levels: gateway.levels(&caller, &route, &arrival),
         answer,
     })
 }

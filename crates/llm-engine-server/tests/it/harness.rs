@@ -10,7 +10,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use llm_engine_server::config::Config;
-use llm_engine_server::{Drained, Gateway, Setup, WorkerSetup, serve};
+use llm_engine_server::{App, Drained, Gateway, Setup, WorkerSetup, serve};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -69,12 +69,15 @@ impl Server {
             callers: config.callers,
             policies: config.policies,
             socket_folder: std::env::temp_dir(),
+            journal: None,
+            wall_clock: jiff::Timestamp::now,
         };
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, told) = oneshot::channel();
         let gateway = Arc::new(Gateway::start(setup).unwrap());
-        let served = tokio::spawn(serve(listener, gateway, async {
+        let app = App::new(gateway, config.trusted_proxies);
+        let served = tokio::spawn(serve(listener, app, async {
             let _ = told.await;
         }));
         Self {

@@ -8,5 +8,6 @@ mod hang_up;
 mod harness;
 mod limits;
 mod openai;
+mod rate_limits_page;
 mod v1;
 mod waiting;

@@ -5,14 +5,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use llm_engine_wire::sse::Decoder;
 use llm_engine_wire::v1::Frame;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Usage;
+use super::{Usage, http};
 
 /// What `complete` takes.
 #[derive(Debug, clap::Args)]
@@ -64,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     runtime.block_on(async {
         let response = ask(arguments, &prompt).await?;
         if !response.status().is_success() {
-            return Err(refused(response).await);
+            return Err(http::refused(response).await);
         }
         if arguments.json {
             print_json(response).await
@@ -90,51 +87,19 @@ async fn ask(arguments: &Arguments, prompt: &str) -> anyhow::Result<Response<Inc
     } else {
         "completions-stream"
     };
-    let name: String = form_encoded(model);
+    let name: String = http::percent_encoded(model);
     let body = json!({ "prompt": prompt, "max_new_tokens": max_new_tokens, "temperature": temperature });
     let request = Request::post(format!("{base}/v1/llm/{route}?model_endpoint_name={name}"))
         .header("authorization", format!("Bearer {key}"))
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body.to_string())))
         .map_err(|error| Usage(format!("--url {url}: {error}")))?;
-    let connector = HttpsConnectorBuilder::new()
-        .with_webpki_roots()
-        .https_or_http()
-        .enable_http1()
-        .build();
-    let client = Client::builder(TokioExecutor::new()).build(connector);
-    client
-        .request(request)
-        .await
-        .with_context(|| format!("{base} can't be reached"))
-}
-
-/// What the server says instead of an answer, in its own words.
-async fn refused(response: Response<Incoming>) -> anyhow::Error {
-    let status = response.status();
-    match body(response).await {
-        Ok(Value::Object(answer)) if answer.get("detail").is_some_and(Value::is_string) => {
-            let detail = answer["detail"].as_str().unwrap_or_default();
-            anyhow::anyhow!("{} {detail}", status.as_u16())
-        }
-        Ok(answer) => anyhow::anyhow!("{status}: {answer}"),
-        Err(_) => anyhow::anyhow!("{status}"),
-    }
-}
-
-async fn body(response: Response<Incoming>) -> anyhow::Result<Value> {
-    let body = response
-        .into_body()
-        .collect()
-        .await
-        .context("the answer broke off")?
-        .to_bytes();
-    serde_json::from_slice(&body).context("the answer is no JSON")
+    http::send(request, base).await
 }
 
 #[expect(clippy::print_stdout, reason = "the answer is what the command is for")]
 async fn print_json(response: Response<Incoming>) -> anyhow::Result<()> {
-    let answer = body(response).await?;
+    let answer = http::body(response).await?;
     println!("{}", serde_json::to_string_pretty(&answer)?);
     Ok(())
 }
@@ -167,18 +132,4 @@ async fn print_text(response: Response<Incoming>) -> anyhow::Result<()> {
             decoder.push(&bytes);
         }
     }
-}
-
-/// A name as the value of a query parameter.
-fn form_encoded(name: &str) -> String {
-    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    name.bytes()
-        .map(|byte| {
-            if safe(byte) {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
-        .collect()
 }

@@ -1,19 +1,21 @@
 use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use llm_engine_server::config::{Config, GgufModel, ModelConfig};
-use llm_engine_server::{Drained, Gateway, RouteStatus, Setup, WorkerSetup, serve};
+use llm_engine_server::{App, Drained, Gateway, Reloader, RouteStatus, Setup, WorkerSetup, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::logging::Format;
 
-use super::{Usage, locate, read_config, summary};
+use super::{Usage, config_file, locate, read_config, summary};
 
 /// What `serve` takes.
 #[derive(Debug, clap::Args)]
@@ -26,8 +28,10 @@ pub(crate) struct Arguments {
 /// Serves until SIGTERM or Ctrl-C, then drains.
 pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let config = read_config(arguments.config.as_deref())?;
+    let path = config_file(arguments.config.as_deref());
+    let config = read_config(path)?;
     let summary = summary::of(&config);
+    let started = config.clone();
     // Dropped at the end of this function, which removes the folder.
     let sockets = tempfile::Builder::new().prefix("llm-engine-").tempdir();
     let sockets = sockets.context("no folder for the sockets of the model workers")?;
@@ -39,7 +43,18 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<(
         let address = listener.local_addr()?;
         let gateway = Arc::new(Gateway::start(setup).map_err(|error| Usage(error.to_string()))?);
         tokio::spawn(announce(Arc::clone(&gateway), summary.at(address), begun));
-        match serve(listener, gateway, ended_by_signal()?).await? {
+        let app = App::new(gateway, started.trusted_proxies.clone());
+        if let Some(path) = path {
+            let mut hangups = signal(SignalKind::hangup())?;
+            let told = Arc::new(Notify::new());
+            tokio::spawn(Reloader::new(app.clone(), path.to_owned(), started).run(Arc::clone(&told)));
+            tokio::spawn(async move {
+                while hangups.recv().await.is_some() {
+                    told.notify_one();
+                }
+            });
+        }
+        match serve(listener, app, ended_by_signal()?).await? {
             Drained::Fully => Ok(()),
             Drained::CutOff => {
                 anyhow::bail!("some requests were cut off when the time for draining was over")
@@ -48,11 +63,7 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<(
     })
 }
 
-fn setup(
-    config: Config,
-    socket_folder: &Path,
-    log_format: Format,
-) -> anyhow::Result<(std::net::SocketAddr, Setup)> {
+fn setup(config: Config, socket_folder: &Path, log_format: Format) -> anyhow::Result<(SocketAddr, Setup)> {
     let program = std::env::current_exe().context("the path of this program")?;
     let models = config
         .models
@@ -63,8 +74,28 @@ fn setup(
         callers: config.callers,
         policies: config.policies,
         socket_folder: socket_folder.to_owned(),
+        journal: state_folder(config.state_folder).map(|folder| journal(&folder, config.listen)),
+        wall_clock: jiff::Timestamp::now,
     };
     Ok((config.listen, setup))
+}
+
+/// Where what must outlive a restart is kept: where the configuration says, or in the user's folder for such things.
+fn state_folder(configured: Option<PathBuf>) -> Option<PathBuf> {
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    configured.or_else(|| {
+        let states = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
+        Some(states.join("llm-engine"))
+    })
+}
+
+/// Servers on several ports keep apart what they know.
+fn journal(folder: &Path, listen: SocketAddr) -> PathBuf {
+    folder.join(format!("limits-{}.redb", listen.port()))
 }
 
 /// How to start this program as the worker of a model.

@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use llm_engine_server::config::{Config, DEVELOPMENT_KEY};
-use llm_engine_server::{Match, Per, Policy, Quota, Unit};
+use llm_engine_server::policy_words;
 
 /// What the server tells whoever starts it.
 pub(super) struct Summary {
@@ -28,11 +28,7 @@ pub(super) fn of(config: &Config) -> Summary {
     Summary {
         key,
         models: models.collect::<Vec<_>>().join("; "),
-        limits: config
-            .policies
-            .iter()
-            .map(|policy| describe(policy, config))
-            .collect(),
+        limits: config.policies.iter().map(policy_words::line).collect(),
         example_key: if config.development_key {
             DEVELOPMENT_KEY
         } else {
@@ -78,77 +74,4 @@ Try it from another terminal:
 "#
         )
     }
-}
-
-/// A policy in words: `per-key, counted per key and model: 60 requests per minute (at most 20 at once)`.
-fn describe(policy: &Policy, config: &Config) -> String {
-    let quotas = policy
-        .quotas
-        .iter()
-        .map(|(unit, quota)| describe_quota(*unit, quota));
-    let concurrency = policy
-        .concurrency
-        .map(|maximum| format!("{maximum} requests at the same time"));
-    let limits: Vec<String> = quotas.chain(concurrency).collect();
-    format!(
-        "{}{}{}: {}",
-        policy.name,
-        describe_match(policy.matches, config),
-        describe_per(policy.per),
-        limits.join(", ")
-    )
-}
-
-fn describe_match(matches: Match, config: &Config) -> String {
-    let Match { caller, team, model } = matches;
-    let name =
-        |index: u32, names: &mut dyn Iterator<Item = &str>| names.nth(index as usize).map(str::to_owned);
-    let caller =
-        caller.and_then(|id| name(id, &mut config.callers.iter().map(|caller| caller.name.as_str())));
-    let model = model.and_then(|id| name(id, &mut config.models.iter().map(|model| model.name.as_str())));
-    // Teams are known by number here; the callers that are in it say who is meant.
-    let team = team.map(|team| {
-        let members = config.callers.iter().filter(|caller| caller.team == team);
-        members
-            .map(|caller| caller.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    });
-    let words = [
-        ("of caller", caller),
-        ("of the team of", team),
-        ("for model", model),
-    ];
-    words
-        .into_iter()
-        .filter_map(|(word, name)| Some(format!(" {word} {}", name?)))
-        .collect()
-}
-
-fn describe_per(per: Per) -> String {
-    let Per { caller, team, model } = per;
-    let words: Vec<&str> = [(caller, "key"), (team, "team"), (model, "model")]
-        .iter()
-        .filter(|(set, _)| *set)
-        .map(|(_, word)| *word)
-        .collect();
-    if words.is_empty() {
-        " for all together".to_owned()
-    } else {
-        format!(", each {}", words.join(" and "))
-    }
-}
-
-fn describe_quota(unit: Unit, quota: &Quota) -> String {
-    let counted = llm_engine_server::Counted::PerWindow {
-        unit,
-        window: quota.window(),
-    };
-    let strict = if quota.is_strict() { ", in any window" } else { "" };
-    let burst = if quota.burst() == quota.limit() {
-        String::new()
-    } else {
-        format!(" (at most {} at once{strict})", quota.burst())
-    };
-    format!("{}{burst}", counted.amount(quota.limit()))
 }

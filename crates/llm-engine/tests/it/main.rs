@@ -5,6 +5,7 @@
 
 mod arguments;
 mod program;
+mod simulate;
 
 #[cfg(feature = "worker")]
 mod answers;

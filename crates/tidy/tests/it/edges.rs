@@ -15,7 +15,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("llm-engine-server", &["llm-engine-gateway", "llm-engine-wire"]),
     (
         "llm-engine",
-        &["llm-engine-server", "llm-engine-wire", "llm-engine-worker"],
+        &[
+            "llm-engine-gateway",
+            "llm-engine-server",
+            "llm-engine-wire",
+            "llm-engine-worker",
+        ],
     ),
     ("scripted-upstream", &[]),
     ("tidy", &[]),

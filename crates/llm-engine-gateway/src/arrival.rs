@@ -1,0 +1,80 @@
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use llm_engine_limit::{Fingerprint, User};
+
+/// The routes on which requests for models arrive, as policies name them.
+pub const ROUTES: &[&str] = &[
+    "/v1/llm/completions-sync",
+    "/v1/llm/completions-stream",
+    "/v1/chat/completions",
+    "/v1/completions",
+];
+
+/// What is known of a request besides what it asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    /// Its name in answers and logs.
+    pub request_id: &'a str,
+    /// One of [`ROUTES`].
+    pub route: &'static str,
+    /// Where it comes from.
+    pub address: IpAddr,
+    /// For whom the caller says that it asks.
+    pub user: Option<&'a str>,
+    /// By what it is recognised when it comes again.
+    pub fingerprint: Fingerprint,
+    /// How long the caller is willing to wait in the server instead of being refused.
+    pub wait: Duration,
+    /// How large it is.
+    pub bytes: usize,
+}
+
+impl<'a> Arrival<'a> {
+    /// A request of which nothing else is known, from this machine.
+    #[must_use]
+    pub fn local(request_id: &'a str, route: &'static str) -> Self {
+        let digest = Sha256::digest(request_id.as_bytes());
+        Self {
+            request_id,
+            route,
+            address: Ipv4Addr::LOCALHOST.into(),
+            user: None,
+            fingerprint: Fingerprint {
+                digest: word(&digest, 0),
+                is_unique: false,
+            },
+            wait: Duration::ZERO,
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn route_number(&self) -> u32 {
+        route_number(self.route).unwrap_or(u32::MAX)
+    }
+}
+
+pub(crate) fn route_number(route: &str) -> Option<u32> {
+    u32::try_from(ROUTES.iter().position(|known| *known == route)?).ok()
+}
+
+/// An address as the limiter counts it: IPv6 by the network of 64 bits, which is what one household or one host has.
+pub(crate) fn address_number(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
+    }
+}
+
+/// A user as the limiter knows it.
+pub(crate) fn user_number(name: &str) -> User {
+    let digest = Sha256::digest(name.as_bytes());
+    User([word(&digest, 0), word(&digest, 1)])
+}
+
+fn word(digest: &[u8], index: usize) -> u64 {
+    let bytes = digest[8 * index..8 * index + 8].try_into();
+    u64::from_be_bytes(bytes.expect("a digest has four words"))
+}

@@ -1,0 +1,92 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The requests that are held until their booked time, instead of being refused. Each needs memory, so their number and
+/// their size are bounded; who finds no room is refused.
+#[derive(Debug, Default)]
+pub(crate) struct Holding {
+    count: Mutex<Count>,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    by_caller: HashMap<u32, usize>,
+    requests: usize,
+    bytes: usize,
+}
+
+/// The most of one caller, and of all.
+const MOST_OF_ONE: usize = 1_000;
+const MOST: usize = 10_000;
+const MOST_BYTES: usize = 256 * 1024 * 1024;
+
+/// A request that is held. Dropped before [`Self::ended`], its caller has gone, and nobody will come for its time.
+pub(crate) struct Held {
+    holding: Arc<Holding>,
+    caller: u32,
+    bytes: usize,
+    give_up: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Holding {
+    /// Holds a request, if there is room. `give_up` is called if its caller goes.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        caller: u32,
+        bytes: usize,
+        give_up: impl FnOnce() + Send + 'static,
+    ) -> Option<Held> {
+        let mut count = self.count();
+        let own = count.by_caller.get(&caller).copied().unwrap_or(0);
+        if own >= MOST_OF_ONE || count.requests >= MOST || count.bytes + bytes > MOST_BYTES {
+            return None;
+        }
+        *count.by_caller.entry(caller).or_default() += 1;
+        count.requests += 1;
+        count.bytes += bytes;
+        Some(Held {
+            holding: Arc::clone(self),
+            caller,
+            bytes,
+            give_up: Some(Box::new(give_up)),
+        })
+    }
+
+    fn count(&self) -> MutexGuard<'_, Count> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// It was admitted, or refused after all: the caller has been there until the end.
+    pub(crate) fn ended(mut self) {
+        self.give_up = None;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut count = self.holding.count();
+        count.requests -= 1;
+        count.bytes -= self.bytes;
+        if let Some(own) = count.by_caller.get_mut(&self.caller) {
+            *own -= 1;
+            if *own == 0 {
+                count.by_caller.remove(&self.caller);
+            }
+        }
+        drop(count);
+        if let Some(give_up) = self.give_up.take() {
+            give_up();
+        }
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held")
+            .field("caller", &self.caller)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,58 @@
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// What is counted for monitoring, in Prometheus's words.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    reloads: Family<ReloadLabels, Counter>,
+    /// 1 if the file could be used when it was last read, else 0: then what is in force is older than the file.
+    last_reload_succeeded: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::default();
+        let reloads = Family::default();
+        registry.register(
+            "llm_engine_config_reloads",
+            "How often the configuration was read again, by whether it could be used",
+            reloads.clone(),
+        );
+        let last_reload_succeeded = Gauge::default();
+        last_reload_succeeded.set(1);
+        registry.register(
+            "llm_engine_config_last_reload_succeeded",
+            "Whether the configuration in force is what its file says",
+            last_reload_succeeded.clone(),
+        );
+        Self {
+            registry,
+            reloads,
+            last_reload_succeeded,
+        }
+    }
+
+    pub(crate) fn reloaded(&self, succeeded: bool) {
+        let result = if succeeded { "ok" } else { "failed" };
+        self.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.last_reload_succeeded.set(succeeded.into());
+    }
+
+    /// In the text format of OpenMetrics.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

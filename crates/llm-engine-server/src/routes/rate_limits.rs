@@ -1,0 +1,96 @@
+//! The page about rate limits. No key is needed, and nothing limits it.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use llm_engine_gateway::Gateway;
+
+use crate::rate_limits_page;
+
+/// In HTML, or in Markdown for those who rather read that.
+pub(super) async fn page(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
+    let markdown = rate_limits_page::markdown(&gateway.policies()).await;
+    let mut response = if prefers_markdown(&headers) {
+        respond("text/markdown; charset=utf-8", markdown)
+    } else {
+        respond("text/html; charset=utf-8", rate_limits_page::html(&markdown))
+    };
+    response
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+pub(super) async fn markdown(State(gateway): State<Arc<Gateway>>) -> Response {
+    let markdown = rate_limits_page::markdown(&gateway.policies()).await;
+    respond("text/markdown; charset=utf-8", markdown)
+}
+
+fn respond(content_type: &'static str, body: String) -> Response {
+    // The configuration may change at any time.
+    ([(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-cache")], body).into_response()
+}
+
+/// Whether `Accept` names Markdown and likes it no less than HTML. Browsers don't name it.
+fn prefers_markdown(headers: &HeaderMap) -> bool {
+    let html = ["text/html", "text/*", "*/*"];
+    let html = html.into_iter().find_map(|range| quality(headers, range));
+    quality(headers, "text/markdown")
+        .is_some_and(|markdown| markdown > 0.0 && markdown >= html.unwrap_or(0.0))
+}
+
+/// How much `Accept` likes a media range, from 0 to 1, if it names it.
+fn quality(headers: &HeaderMap, wanted: &str) -> Option<f32> {
+    let values = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut ranges = values.flat_map(|value| value.split(','));
+    ranges.find_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        if !parts.next()?.eq_ignore_ascii_case(wanted) {
+            return None;
+        }
+        let quality = parts.find_map(|part| part.strip_prefix("q="));
+        Some(quality.and_then(|quality| quality.parse().ok()).unwrap_or(1.0))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefers(accept: &'static str) -> bool {
+        prefers_markdown(&HeaderMap::from_iter([(
+            ACCEPT,
+            HeaderValue::from_static(accept),
+        )]))
+    }
+
+    #[test]
+    fn who_names_markdown_gets_it_unless_html_is_liked_better() {
+        assert!(prefers("text/markdown"));
+        assert!(prefers("Text/Markdown;q=0.9, text/html;q=0.8"));
+        assert!(prefers("text/markdown, text/html, */*"));
+        assert!(prefers(
+            "application/json, text/markdown; charset=utf-8; q=0.5, */*; q=0.1"
+        ));
+        assert!(!prefers("text/html, text/markdown;q=0.9"));
+        assert!(!prefers("text/markdown;q=0.5, */*"));
+        assert!(!prefers("text/markdown;q=0"));
+    }
+
+    #[test]
+    fn everybody_else_gets_html() {
+        assert!(!prefers(
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+        ));
+        assert!(!prefers("*/*"));
+        assert!(!prefers("text/*"));
+        assert!(!prefers(""));
+        assert!(!prefers_markdown(&HeaderMap::new()));
+    }
+}
