@@ -48,7 +48,8 @@ pub(crate) async fn markdown(policies: &[PolicySetup]) -> String {
             with_backoff => example_file(include_str!("../../../examples/with_backoff.py")),
         })
     });
-    page.expect("the template uses what it is given")
+    // The end of the last line is not part of a template.
+    page.expect("the template uses what it is given") + "\n"
 }
 
 /// The page in HTML, from the one in Markdown.

@@ -6,12 +6,12 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use bolero::{TypeGenerator, check};
+use bolero::{TypeGenerator, check, produce};
 
 use crate::shapes::limits_of;
 use llm_engine_limit::{
-    Budget, Calendar, Cost, Fingerprint, Limiter, LimiterOptions, Match, Mode, Per, Period, Policy, Quota, Refusal,
-    Subject, Time, Unit, User,
+    Budget, Calendar, Cost, Fingerprint, Limiter, LimiterOptions, Match, Mode, Per, Period, Policy, Quota,
+    Refusal, Subject, Time, Unit, User,
 };
 
 /// A number of any magnitude.
@@ -25,7 +25,9 @@ struct Number {
 struct AnyPolicy {
     flags: u16,
     ids: [u8; 3],
+    #[generator(produce::<Vec<AnyQuota>>().with().len(0..=3_usize))]
     quotas: Vec<AnyQuota>,
+    #[generator(produce::<Vec<AnyBudget>>().with().len(0..=1_usize))]
     budgets: Vec<AnyBudget>,
     concurrency: u8,
 }
@@ -38,6 +40,8 @@ struct AnyQuota {
     window: Number,
     is_in_seconds: bool,
     burst: Number,
+    /// Whether it is one of those that anybody would write, instead.
+    is_usual: bool,
 }
 
 #[derive(Debug, Clone, TypeGenerator)]
@@ -45,6 +49,7 @@ struct AnyBudget {
     unit: u8,
     limit: Number,
     first: u32,
+    #[generator(produce::<Vec<Number>>().with().len(0..=6_usize))]
     turns: Vec<Number>,
 }
 
@@ -77,7 +82,8 @@ struct AnyCost {
 #[derive(Debug, Clone, TypeGenerator)]
 struct Scenario {
     most_keys: u8,
-    sets: [Vec<AnyPolicy>; 2],
+    sets: [[AnyPolicy; 2]; 2],
+    #[generator(produce::<Vec<Event>>().with().len(1..=120_usize))]
     events: Vec<Event>,
 }
 
@@ -102,6 +108,15 @@ impl Number {
 impl AnyQuota {
     /// None where it is refused: then that had a reason.
     fn get(self) -> Option<(Unit, Quota)> {
+        let unit = UNITS[usize::from(self.unit) % UNITS.len()];
+        if self.is_usual {
+            let limit = self.limit.bits % 100 + 1;
+            let window = Duration::from_secs(if self.is_in_seconds { 1 } else { 60 });
+            return Some((
+                unit,
+                Quota::with_burst(limit, window, self.burst.bits % 10 + 1).ok()?,
+            ));
+        }
         let window = if self.is_in_seconds {
             Duration::from_secs(self.window.get() >> 32)
         } else {
@@ -113,7 +128,7 @@ impl AnyQuota {
             1 => Quota::with_burst(limit, window, burst),
             _ => Quota::strict(limit, window, burst),
         };
-        Some((UNITS[usize::from(self.unit) % UNITS.len()], quota.ok()?))
+        Some((unit, quota.ok()?))
     }
 }
 
@@ -149,8 +164,17 @@ impl AnyPolicy {
                 route: is(12),
                 address: is(13),
             },
-            mode: if is(14) && is(15) { Mode::Observe } else { Mode::Enforce },
-            quotas: self.quotas.iter().take(3).filter_map(|quota| quota.get()).collect(),
+            mode: if is(14) && is(15) {
+                Mode::Observe
+            } else {
+                Mode::Enforce
+            },
+            quotas: self
+                .quotas
+                .iter()
+                .take(3)
+                .filter_map(|quota| quota.get())
+                .collect(),
             budgets: self
                 .budgets
                 .iter()
@@ -204,10 +228,14 @@ fn fingerprint(id: u8) -> Fingerprint {
     }
 }
 
+static S: [std::sync::atomic::AtomicUsize; 6] = [const { std::sync::atomic::AtomicUsize::new(0) }; 6];
+const O: std::sync::atomic::Ordering = std::sync::atomic::Ordering::SeqCst;
 fn play(scenario: &Scenario) {
     let sets = scenario.sets.each_ref().map(|set| {
-        let policies = set.iter().take(4).enumerate();
-        policies.map(|(index, policy)| policy.get(index)).collect::<Vec<_>>()
+        let policies = set.iter().enumerate();
+        policies
+            .map(|(index, policy)| policy.get(index))
+            .collect::<Vec<_>>()
     });
     let options = LimiterOptions {
         most_keys: u32::from(scenario.most_keys % 6),
@@ -218,10 +246,20 @@ fn play(scenario: &Scenario) {
     let mut now = Time::ZERO;
     let mut open = Vec::new();
     let mut promised: Vec<(Time, Subject, Cost, Fingerprint)> = Vec::new();
-    for event in scenario.events.iter().take(200) {
+    for event in &scenario.events {
         let asked = match *event {
             Event::Pass(nanos) => {
-                now = now + Duration::from_nanos(nanos.get() >> 8);
+                // Up to half a minute, mostly: then what is promised matters.
+                let nanos = if nanos.shift < 128 {
+                    nanos.bits >> 29
+                } else {
+                    nanos.get() >> 8
+                };
+                now = now + Duration::from_nanos(nanos);
+                None
+            }
+            Event::Back(nanos) if nanos.shift < 250 => {
+                now = Time::from_nanos(now.as_nanos().saturating_sub(nanos.bits >> 34));
                 None
             }
             Event::Back(nanos) => {
@@ -273,23 +311,39 @@ fn play(scenario: &Scenario) {
             }
             Event::Follow(index, turn) => {
                 let zone = format!("zone {}", index % 4);
-                limiter.follow(now, &Calendar::new(Period::Day, &zone, u32::from(index), vec![turn.time()]));
+                limiter.follow(
+                    now,
+                    &Calendar::new(Period::Day, &zone, u32::from(index), vec![turn.time()]),
+                );
                 None
             }
         };
-        let Some((subject, cost, fingerprint)) = asked else { continue };
+        let Some((subject, cost, fingerprint)) = asked else {
+            continue;
+        };
         let answer = match fingerprint {
             Some(fingerprint) => limiter.admit_or_book(now, subject, cost, fingerprint),
             None => limiter.admit(now, subject, cost),
         };
         match answer {
             Ok(reservation) => {
-                assert_eq!(reservation.would_be_refused(), !limiter.observed(&reservation).is_empty());
+                assert_eq!(
+                    reservation.would_be_refused(),
+                    !limiter.observed(&reservation).is_empty()
+                );
+                S[0].fetch_add(1, O);
                 open.push(reservation);
             }
-            Err(Refusal::NeverFits(never)) => assert!(never.asked > never.burst),
+            Err(Refusal::NeverFits(never)) => {
+                S[4].fetch_add(1, O);
+                assert!(never.asked > never.burst);
+            }
             Err(Refusal::NotNow(refusal)) => {
                 assert!(!refusal.refused.is_empty(), "{refusal:?}");
+                S[1].fetch_add(1, O);
+                if refusal.booked {
+                    S[2].fetch_add(1, O);
+                }
                 if refusal.booked
                     && let Some(fingerprint) = fingerprint
                 {
@@ -297,12 +351,21 @@ fn play(scenario: &Scenario) {
                 }
             }
         }
-        let bursts = policies.iter().filter(|policy| policy.applies_to(subject)).flat_map(|policy| {
-            let limits = limits_of(policy).map(|(_, limit)| limit.burst());
-            limits.chain(policy.concurrency.map(|most| u64::from(most.get())))
-        });
+        let bursts = policies
+            .iter()
+            .filter(|policy| policy.applies_to(subject))
+            .flat_map(|policy| {
+                let limits = limits_of(policy).map(|(_, limit)| limit.burst());
+                limits.chain(policy.concurrency.map(|most| u64::from(most.get())))
+            });
         let levels = limiter.levels(now, subject);
-        assert!(levels.iter().map(|level| level.remaining).zip(bursts).all(|(left, burst)| left <= burst));
+        assert!(
+            levels
+                .iter()
+                .map(|level| level.remaining)
+                .zip(bursts)
+                .all(|(left, burst)| left <= burst)
+        );
     }
     for reservation in open {
         limiter.settle(now, reservation, Cost::NOTHING);
@@ -320,7 +383,13 @@ fn play(scenario: &Scenario) {
 fn whatever_is_configured_and_done_has_an_answer() {
     check!()
         .with_type::<Scenario>()
-        .with_iterations(20_000)
-        .with_test_time(Duration::from_secs(2))
-        .for_each(play);
+        .with_max_len(16_384)
+        .with_iterations(20_000_000)
+        .with_test_time(Duration::from_secs(30))
+        .for_each(|s| {
+            S[5].fetch_add(1, O);
+            S[3].fetch_add(s.events.len(), O);
+            play(s)
+        });
+    println!("STATS {S:?}");
 }

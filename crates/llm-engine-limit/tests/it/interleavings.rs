@@ -66,7 +66,10 @@ fn is_explained(model: Model, calls: &[Entry]) -> bool {
         || calls.iter().enumerate().any(|(index, entry)| {
             let may_be_first = first_end.is_some_and(|end| entry.before < end);
             let rest = || [&calls[..index], &calls[index + 1..]].concat();
-            may_be_first && model.after(entry.call).is_some_and(|model| is_explained(model, &rest()))
+            may_be_first
+                && model
+                    .after(entry.call)
+                    .is_some_and(|model| is_explained(model, &rest()))
         })
 }
 
@@ -76,7 +79,10 @@ fn limiter() -> Limiter {
         ..policy(
             "shared",
             Per::default(),
-            vec![(Unit::Requests, Quota::new(BURST, Duration::from_secs(3_600)).unwrap())],
+            vec![(
+                Unit::Requests,
+                Quota::new(BURST, Duration::from_secs(3_600)).unwrap(),
+            )],
         )
     }])
 }

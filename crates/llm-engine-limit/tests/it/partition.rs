@@ -373,7 +373,12 @@ fn a_policy_may_match_one_user_and_one_route() {
         matches,
         ..policy("p", Per::default(), two_per_hour())
     };
-    for (user, route, expected) in [(ALICE, 3, 2), (ALICE, 4, 5), (User([2, 1]), 3, 5), (User::UNKNOWN, 3, 5)] {
+    for (user, route, expected) in [
+        (ALICE, 3, 2),
+        (ALICE, 4, 5),
+        (User([2, 1]), 3, 5),
+        (User::UNKNOWN, 3, 5),
+    ] {
         let mut run = Run::new(std::slice::from_ref(&matching));
         let subject = Subject {
             user,

@@ -61,7 +61,39 @@ fn quality(headers: &HeaderMap, wanted: &str) -> Option<f32> {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::to_bytes;
+    use llm_engine_gateway::{PolicySetup, Setup};
+
     use super::*;
+
+    async fn shown(gateway: &Arc<Gateway>) -> String {
+        let response = markdown(State(Arc::clone(gateway))).await;
+        let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        String::from_utf8(body.to_vec()).expect("text")
+    }
+
+    #[tokio::test]
+    async fn after_a_reload_the_new_limits_are_shown() {
+        let policy = |name: &str| PolicySetup {
+            name: name.to_owned(),
+            concurrency: std::num::NonZeroU32::new(7),
+            ..PolicySetup::default()
+        };
+        let setup = Setup {
+            models: Vec::new(),
+            callers: Vec::new(),
+            policies: vec![policy("old")],
+            socket_folder: std::env::temp_dir(),
+            journal: None,
+            wall_clock: jiff::Timestamp::now,
+        };
+        let gateway = Arc::new(Gateway::start(setup).expect("a gateway"));
+        let before = shown(&gateway).await;
+        assert!(before.contains("\n| old |") && !before.contains("\n| new |"));
+        gateway.reload(Vec::new(), vec![policy("new")]).expect("a reload");
+        let after = shown(&gateway).await;
+        assert!(after.contains("\n| new |") && !after.contains("\n| old |"));
+    }
 
     fn prefers(accept: &'static str) -> bool {
         prefers_markdown(&HeaderMap::from_iter([(
