@@ -5,8 +5,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::oracle::{Pool, refill_per_window};
-use crate::shapes::{ANYONE, config, only};
-use llm_engine_limit::{Cost, Limiter, Quota, QuotaError, Refusal, Time, Unit};
+use crate::shapes::{ANYONE, config, only, only_budget, policy};
+use llm_engine_limit::{
+    Budget, Calendar, Cost, Fingerprint, Limiter, Per, Period, Quota, QuotaError, Refusal, Time, Unit,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
@@ -118,6 +120,69 @@ proptest! {
                 }
                 prop_assert!(limiter.levels(*now, ANYONE)[0].remaining <= quota.burst());
             }
+        }
+    }
+
+    /// With bookings, a reload to another quota, and a restart.
+    #[test]
+    fn nothing_overflows_among_bookings(
+        (quota, calls) in quota_and_calls(),
+        other in accepted(),
+    ) {
+        let slow = Quota::with_burst(60, MINUTE, 1).unwrap();
+        let both = |quota| {
+            let quotas = vec![(Unit::Requests, slow), (Unit::Tokens, quota)];
+            let per_caller = Per { caller: true, ..Per::default() };
+            vec![policy("both", per_caller, quotas.clone()), policy("for all", Per::default(), quotas)]
+        };
+        let mut limiter = Limiter::new(both(quota));
+        let mut open = Vec::new();
+        for (index, (now, [input_tokens, output_tokens], [input_used, output_used])) in calls.iter().enumerate() {
+            let cost = Cost { requests: 1, input_tokens: *input_tokens, output_tokens: *output_tokens, ..Cost::NOTHING };
+            for digest in 0..4 {
+                let fingerprint = Fingerprint { digest, is_unique: true };
+                match limiter.admit_or_book(*now, ANYONE, cost, fingerprint) {
+                    Ok(reservation) => open.push(reservation),
+                    Err(Refusal::NotNow(refusal)) => prop_assert!(!refusal.refused.is_empty()),
+                    Err(Refusal::NeverFits(never)) => prop_assert!(never.asked > never.burst),
+                }
+            }
+            if index == calls.len() / 2 {
+                limiter.reload(*now, &both(other));
+            }
+            if open.len() > 3 {
+                let usage = Cost { requests: 1, input_tokens: *input_used, output_tokens: *output_used, ..Cost::NOTHING };
+                limiter.settle(*now, open.remove(1), usage);
+            }
+        }
+        let saved = limiter.save(Time::END);
+        let mut again = Limiter::new(both(quota));
+        for saved in saved {
+            again.restore(Time::END, &saved, Duration::MAX);
+            again.restore(Time::END, &saved, Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn nothing_overflows_under_any_budget(
+        limit in 1..=Budget::MAX_LIMIT,
+        first in any::<u32>(),
+        turns in prop::collection::vec(any_instant(), 0..=20),
+        calls in prop::collection::vec((any_instant(), any_magnitude(), any_magnitude()), 1..=30),
+    ) {
+        let mut turns = turns;
+        turns.sort_unstable();
+        let calendar = Calendar::new(Period::Month, "UTC", first, turns);
+        let mut limiter = Limiter::new(only_budget(Unit::Usd, Budget::new(limit, calendar.clone()).unwrap()));
+        for (now, asked, used) in calls {
+            let cost = |nano_usd| Cost { nano_usd, ..Cost::NOTHING };
+            match limiter.admit(now, ANYONE, cost(asked)) {
+                Ok(reservation) => limiter.settle(now, reservation, cost(used)),
+                Err(Refusal::NotNow(refusal)) => prop_assert!(refusal.wait <= Time::END.since(Time::ZERO)),
+                Err(Refusal::NeverFits(never)) => prop_assert!(never.asked > limit),
+            }
+            prop_assert!(limiter.levels(now, ANYONE)[0].remaining <= limit);
+            limiter.follow(now, &calendar);
         }
     }
 

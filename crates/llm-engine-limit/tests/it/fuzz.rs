@@ -59,7 +59,10 @@ enum Event {
     Back(Number),
     ToTheEnd(Number),
     Ask(u8, AnyCost),
+    /// Many of one.
+    AskAgain(AnyCost),
     Book(u8, AnyCost, u8),
+    BookAgain(AnyCost, u8),
     /// The earliest of those who were promised a time comes at it.
     Return,
     Cancel(u8, u8),
@@ -228,8 +231,6 @@ fn fingerprint(id: u8) -> Fingerprint {
     }
 }
 
-static S: [std::sync::atomic::AtomicUsize; 6] = [const { std::sync::atomic::AtomicUsize::new(0) }; 6];
-const O: std::sync::atomic::Ordering = std::sync::atomic::Ordering::SeqCst;
 fn play(scenario: &Scenario) {
     let sets = scenario.sets.each_ref().map(|set| {
         let policies = set.iter().enumerate();
@@ -249,9 +250,9 @@ fn play(scenario: &Scenario) {
     for event in &scenario.events {
         let asked = match *event {
             Event::Pass(nanos) => {
-                // Up to half a minute, mostly: then what is promised matters.
-                let nanos = if nanos.shift < 128 {
-                    nanos.bits >> 29
+                // Up to a second, mostly: then what is promised matters.
+                let nanos = if nanos.shift < 200 {
+                    nanos.bits >> 34
                 } else {
                     nanos.get() >> 8
                 };
@@ -272,6 +273,8 @@ fn play(scenario: &Scenario) {
             }
             Event::ToTheEnd(_) => None,
             Event::Ask(who, cost) => Some((subject(who), cost.get(policies), None)),
+            Event::AskAgain(cost) => Some((subject(1), cost.get(policies), None)),
+            Event::BookAgain(cost, id) => Some((subject(id % 4), cost.get(policies), Some(fingerprint(id)))),
             Event::Book(who, cost, id) => Some((subject(who), cost.get(policies), Some(fingerprint(id)))),
             Event::Return => {
                 promised.sort_unstable_by_key(|(due, ..)| *due);
@@ -292,6 +295,9 @@ fn play(scenario: &Scenario) {
                 }
                 None
             }
+            // Not so often that nothing has happened meanwhile.
+            Event::Reload(set) if set < 200 => None,
+            Event::Restart(age) if age.shift < 200 => None,
             Event::Reload(set) => {
                 policies = &sets[usize::from(set % 2)];
                 limiter.reload(now, policies);
@@ -331,19 +337,11 @@ fn play(scenario: &Scenario) {
                     reservation.would_be_refused(),
                     !limiter.observed(&reservation).is_empty()
                 );
-                S[0].fetch_add(1, O);
                 open.push(reservation);
             }
-            Err(Refusal::NeverFits(never)) => {
-                S[4].fetch_add(1, O);
-                assert!(never.asked > never.burst);
-            }
+            Err(Refusal::NeverFits(never)) => assert!(never.asked > never.burst),
             Err(Refusal::NotNow(refusal)) => {
                 assert!(!refusal.refused.is_empty(), "{refusal:?}");
-                S[1].fetch_add(1, O);
-                if refusal.booked {
-                    S[2].fetch_add(1, O);
-                }
                 if refusal.booked
                     && let Some(fingerprint) = fingerprint
                 {
@@ -384,12 +382,7 @@ fn whatever_is_configured_and_done_has_an_answer() {
     check!()
         .with_type::<Scenario>()
         .with_max_len(16_384)
-        .with_iterations(20_000_000)
-        .with_test_time(Duration::from_secs(30))
-        .for_each(|s| {
-            S[5].fetch_add(1, O);
-            S[3].fetch_add(s.events.len(), O);
-            play(s)
-        });
-    println!("STATS {S:?}");
+        .with_iterations(20_000)
+        .with_test_time(Duration::from_secs(2))
+        .for_each(play);
 }

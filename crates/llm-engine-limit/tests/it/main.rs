@@ -1,6 +1,8 @@
 //! What the limiter promises, tested from the outside: through its public interface, in fake time, against oracles that
 //! are written in other terms than the limiter itself.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod against_governor;
 mod bookings;
 mod bound;
