@@ -29,13 +29,14 @@ pub(crate) struct Schedule {
     callers: HashMap<u32, Share, FixedState>,
 }
 
-/// What is booked on one bucket, in ticks.
+/// What is booked on one bucket, in ticks. Sums have twice the bits of a tick: after a reload bookings may be for more than
+/// a bucket ever holds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Booked {
     /// By all bookings.
-    pub(crate) all: u64,
+    pub(crate) all: u128,
     /// By those whose time has come just now, by weight.
-    due: u64,
+    due: u128,
     /// The time of the latest booking that this bucket has determined.
     end: u64,
     /// The time of the latest one that could not be kept and was booked anew.
@@ -49,7 +50,7 @@ pub(crate) struct Booked {
 struct Share {
     bookings: u32,
     /// In the order of the row's buckets.
-    ticks: Box<[u64]>,
+    ticks: Box<[u128]>,
     kept: Rate,
     /// How many of its bookings have ended, up to [`MEMORY`].
     ended: u32,
@@ -100,7 +101,7 @@ impl Schedule {
 
     /// What is kept for one that is not yet due.
     pub(crate) fn held_back_for(&self, caller: u32, ticks: u64) -> u64 {
-        times(times(ticks, self.weight(caller)), self.kept)
+        times(times(ticks.into(), self.weight(caller)).into(), self.kept)
     }
 
     /// Whether the caller may book so much more.
@@ -116,14 +117,16 @@ impl Schedule {
             let booked = own.map_or(0, |own| own.ticks[meter.place]);
             !meter.refills()
                 || *ticks == 0
-                || booked + ticks <= (meter.horizon() + meter.burst_ticks()) / parts
+                || booked + u128::from(*ticks) <= u128::from((meter.horizon() + meter.burst_ticks()) / parts)
         })
     }
 
     /// The tick from which on a bucket can give so much more, after all that is booked. `level` is what is taken already.
     pub(crate) fn turn_of(&self, meter: &Meter, now: u64, level: u64, ticks: u64) -> u64 {
         let booked = &self.booked[meter.place];
-        let after_all = (now + level + booked.all + ticks).saturating_sub(meter.burst_ticks());
+        let taken = [now, level, ticks].map(u128::from).iter().sum::<u128>() + booked.all;
+        let after_all = taken.saturating_sub(meter.burst_ticks().into());
+        let after_all = u64::try_from(after_all).unwrap_or(u64::MAX);
         after_all.max(following(booked.end, now, ticks))
     }
 
@@ -166,7 +169,7 @@ impl Schedule {
     pub(crate) fn add(&mut self, due: Time, id: u64, caller: Option<u32>, ticks: &[u64]) {
         self.upcoming.insert((due, id));
         for (booked, ticks) in self.booked.iter_mut().zip(ticks) {
-            booked.all += ticks;
+            booked.all += u128::from(*ticks);
         }
         let Some(caller) = caller else { return };
         if self.callers.len() > CALLERS {
@@ -181,7 +184,7 @@ impl Schedule {
         });
         share.bookings += 1;
         for (sum, ticks) in share.ticks.iter_mut().zip(ticks) {
-            *sum += ticks;
+            *sum += u128::from(*ticks);
         }
     }
 
@@ -191,7 +194,7 @@ impl Schedule {
             let weight = self.weight(caller);
             self.due.insert((due, id), weight);
             for (booked, ticks) in self.booked.iter_mut().zip(ticks) {
-                booked.due += times(*ticks, weight);
+                booked.due += u128::from(times((*ticks).into(), weight));
             }
         }
     }
@@ -216,7 +219,7 @@ impl Schedule {
             return;
         }
         for (booked, ticks) in self.booked.iter_mut().zip(ticks) {
-            booked.all -= ticks;
+            booked.all -= u128::from(*ticks);
         }
         if self.is_empty() {
             // What was promised binds nobody any more.
@@ -231,7 +234,7 @@ impl Schedule {
         let Some(share) = share else { return };
         share.bookings -= 1;
         for (sum, ticks) in share.ticks.iter_mut().zip(ticks) {
-            *sum -= ticks;
+            *sum -= u128::from(*ticks);
         }
         if let Some(was_kept) = was_kept {
             share.kept = averaged(share.kept, was_kept);
@@ -248,7 +251,7 @@ impl Schedule {
             return false;
         };
         for (booked, ticks) in self.booked.iter_mut().zip(ticks) {
-            booked.due -= times(*ticks, weight);
+            booked.due -= u128::from(times((*ticks).into(), weight));
         }
         true
     }
@@ -270,8 +273,8 @@ fn following(turn: u64, now: u64, ticks: u64) -> u64 {
     if turn > now { turn + ticks } else { 0 }
 }
 
-fn times(ticks: u64, rate: Rate) -> u64 {
-    let product = (u128::from(ticks) * u128::from(rate)) >> 16;
+fn times(ticks: u128, rate: Rate) -> u64 {
+    let product = (ticks * u128::from(rate)) >> 16;
     u64::try_from(product).unwrap_or(u64::MAX)
 }
 

@@ -76,7 +76,7 @@ async fn a_refusal_by_some_changes_no_level_and_names_all_of_them_with_the_longe
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(60)));
         assert_eq!(
             refusal.message,
-            "PolicySetup narrow allows 1 request per minute, this request asks for 1 and 0 are left, and PolicySetup tokens \
+            "Policy narrow allows 1 request per minute, this request asks for 1 and 0 are left, and Policy tokens \
              allows 30 output tokens per minute, this request asks for 20 and 10 are left; try again in 60.0 s."
         );
         assert_eq!(world.levels("alice"), before);

@@ -4,7 +4,7 @@
 use axum::Json;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
-use llm_engine_gateway::{AnswerBody, AnswerStream, CompleteError, Failure, Fault, Level, ROUTES};
+use llm_engine_gateway::{AnswerBody, AnswerStream, CompleteError, Failure, Fault, ROUTES};
 use llm_engine_wire::translate::{to_openai, to_sync_response};
 use llm_engine_wire::v1::{CompletionRequest, RequestError};
 use llm_engine_wire::validation::Body;
@@ -61,28 +61,19 @@ impl Shape {
 
 async fn complete(app: &App, request: Request, shape: Shape) -> Response {
     let request_id = new_request_id();
-    let response = match begin(app, request, shape, &request_id).await {
-        Ok(begun) => {
-            let written = match begun.answer {
-                Ok(answer) => shape.write(answer, &request_id).await,
-                Err(error) => Err(error),
-            };
-            let mut response = written.unwrap_or_else(|error| refuse(error, &request_id));
-            rate_limit_headers::add(response.headers_mut(), &begun.levels);
-            response
-        }
+    let response = match answer(app, request, shape, &request_id).await {
+        Ok(response) => response,
         Err(error) => error.in_dialect(Dialect::LlmEngine, &request_id),
     };
     named(response, &request_id)
 }
 
-/// A request that got as far as a caller and a model.
-struct Begun {
-    levels: Vec<Level>,
-    answer: Result<AnswerStream, CompleteError>,
-}
-
-async fn begin(app: &App, request: Request, shape: Shape, request_id: &str) -> Result<Begun, ErrorAnswer> {
+async fn answer(
+    app: &App,
+    request: Request,
+    shape: Shape,
+    request_id: &str,
+) -> Result<Response, ErrorAnswer> {
     let gateway = &app.gateway;
     let (parts, body) = request.into_parts();
     let bytes = read_body(body).await?;
@@ -108,17 +99,16 @@ async fn begin(app: &App, request: Request, shape: Shape, request_id: &str) -> R
     request.stream = true;
     let name = (shape.route(), request_id);
     let arrival = arrival(&parts, &bytes, None, name, &app.trusted_proxies);
-    let answer = match gateway.complete(&caller, &route, &request, &arrival).await {
-        Ok(AnswerBody::Stream(answer)) => Ok(*answer),
+    let written = match gateway.complete(&caller, &route, &request, &arrival).await {
+        Ok(AnswerBody::Stream(answer)) => shape.write(*answer, request_id).await,
         Ok(AnswerBody::Whole(_)) => {
             Err(Failure::Broken("it did not stream although it was asked to".to_owned()).into())
         }
         Err(error) => Err(error),
     };
-    Ok(Begun {
-        levels: gateway.levels(&caller, &route, &arrival),
-        answer,
-    })
+    let mut response = written.unwrap_or_else(|error| refuse(error, request_id));
+    rate_limit_headers::add(response.headers_mut(), &gateway.levels(&caller, &route, &arrival));
+    Ok(response)
 }
 
 /// These routes know one answer for everything that goes wrong behind them.

@@ -74,28 +74,27 @@ fn setup(config: Config, socket_folder: &Path, log_format: Format) -> anyhow::Re
         callers: config.callers,
         policies: config.policies,
         socket_folder: socket_folder.to_owned(),
-        journal: state_folder(config.state_folder).map(|folder| journal(&folder, config.listen)),
+        journal: journal(config.state_folder, config.listen),
         wall_clock: jiff::Timestamp::now,
     };
     Ok((config.listen, setup))
 }
 
-/// Where what must outlive a restart is kept: where the configuration says, or in the user's folder for such things.
-fn state_folder(configured: Option<PathBuf>) -> Option<PathBuf> {
+/// Where what must outlive a restart is kept: in the folder that the configuration names, or in the user's for such things.
+/// Servers on several ports keep apart what they know. One whose port the system chooses is another server each time, and
+/// keeps something only where it is told to.
+fn journal(configured: Option<PathBuf>, listen: SocketAddr) -> Option<PathBuf> {
     let variable = |name| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
-    configured.or_else(|| {
+    let of_user = || {
         let states = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
-        Some(states.join("llm-engine"))
-    })
-}
-
-/// Servers on several ports keep apart what they know.
-fn journal(folder: &Path, listen: SocketAddr) -> PathBuf {
-    folder.join(format!("limits-{}.redb", listen.port()))
+        (listen.port() != 0).then(|| states.join("llm-engine"))
+    };
+    let folder = configured.or_else(of_user)?;
+    Some(folder.join(format!("limits-{}.redb", listen.port())))
 }
 
 /// How to start this program as the worker of a model.
