@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use llm_engine_limit::{Cost, Level, Limiter, LimiterOptions, Policy, Refused, Reservation, Subject, Time};
+use llm_engine_limit::{Cost, Level, Limiter, LimiterOptions, Policy, Reservation, Subject, Time};
 use tokio::time::{Instant, sleep_until};
 
 use crate::arrival::{address_number, user_number};
@@ -168,9 +168,8 @@ impl Limits {
                 })
             }
             Err(refusal) => {
-                let refused = refused(&refusal);
-                let hold = refused.iter().map(|refused| state.policies.hold(&refused.policy));
-                let hold = hold.min().unwrap_or_default().max(arrival.wait);
+                let refused = refusal.refused();
+                let hold = state.policies.hold(&refused).max(arrival.wait);
                 drop(state);
                 record.decided(cost, views(&before, cost, &refused, Verdict::Refuses));
                 let refusal = Refusal::from(refusal);
@@ -249,6 +248,11 @@ impl Limits {
             .saturating_sub(self.epoch.elapsed())
     }
 
+    /// Whether anything must be kept.
+    pub(crate) fn has_journal(&self) -> bool {
+        self.journal.get().is_some()
+    }
+
     /// Writes what has changed into the journal. Blocks until it is on the disk.
     pub(crate) fn keep(&self) -> Result<(), JournalError> {
         let Some(journal) = self.journal.get() else {
@@ -287,13 +291,6 @@ impl Limits {
 struct NotNow {
     refusal: Refusal,
     hold: Option<Duration>,
-}
-
-fn refused(refusal: &llm_engine_limit::Refusal) -> Vec<Refused> {
-    match refusal {
-        llm_engine_limit::Refusal::NeverFits(never) => vec![never.clone().into()],
-        llm_engine_limit::Refusal::NotNow(not_now) => not_now.refused.clone(),
-    }
 }
 
 /// A secret of this process, so that nobody can choose addresses whose hashes collide.

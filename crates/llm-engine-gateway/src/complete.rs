@@ -69,8 +69,9 @@ impl Gateway {
         let subject = subject(caller, route, arrival);
         let prepared = async {
             self.refuse_while_draining()?;
-            let learned = self.limits.learns_output(subject);
-            let price = price(route, request, self.limits.counts_input(), learned).await;
+            // Asked only about a request that names no maximum: it takes the limiter's lock.
+            let learns = || self.limits.learns_output(subject);
+            let price = price(route, request, self.limits.counts_input(), learns).await;
             let ask = Ask {
                 subject,
                 cost: price.cost,

@@ -8,7 +8,7 @@ use llm_engine_limit::{Cost, Counted, Level, Refused, Unit};
 use serde_json::{Value, json};
 
 use crate::Refusal;
-use crate::refusal::Seconds;
+use crate::refusal::{Seconds, milliseconds_up};
 
 /// What became of one request, and what every policy saw of it.
 #[derive(Debug, Clone)]
@@ -121,10 +121,10 @@ impl Explanations {
         }
     }
 
-    pub(crate) fn keep(&self, explanation: Explanation) {
+    pub(crate) fn keep(&self, explanation: Arc<Explanation>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let id = explanation.request_id.clone();
-        if kept.by_id.insert(id.clone(), Arc::new(explanation)).is_none() {
+        if kept.by_id.insert(id.clone(), explanation).is_none() {
             kept.order.push_back(id);
         }
         if kept.order.len() > MOST
@@ -144,8 +144,6 @@ impl Explanation {
     /// For programs.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let milliseconds =
-            |duration: Duration| u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         let quotas = self.quotas.iter().map(|quota| {
             json!({
                 "policy": *quota.policy,
@@ -159,7 +157,7 @@ impl Explanation {
                     Verdict::Refuses => "refuses",
                     Verdict::WouldRefuse => "would_refuse",
                 },
-                "wait_ms": quota.wait.map(milliseconds),
+                "wait_ms": quota.wait.map(milliseconds_up),
             })
         });
         json!({
@@ -172,12 +170,12 @@ impl Explanation {
             "status": self.status,
             "asked": cost_json(self.asked),
             "charged": cost_json(self.charged),
-            "held_ms": milliseconds(self.held),
+            "held_ms": milliseconds_up(self.held),
             "policies": quotas.collect::<Vec<_>>(),
             "refusal": self.refusal.as_ref().map(|refusal| json!({
                 "code": refusal.code.as_str(),
                 "message": refusal.message,
-                "retry_after_ms": refusal.retry_after.map(milliseconds),
+                "retry_after_ms": refusal.retry_after.map(milliseconds_up),
                 "exact": refusal.exact,
                 "booked": refusal.booked,
             })),

@@ -33,6 +33,9 @@ pub(crate) async fn keep_house(limits: Arc<Limits>, stop: CancellationToken) {
 }
 
 async fn keep(limits: &Arc<Limits>) {
+    if !limits.has_journal() {
+        return;
+    }
     let limits = Arc::clone(limits);
     match tokio::task::spawn_blocking(move || limits.keep()).await {
         Ok(Ok(())) => {}

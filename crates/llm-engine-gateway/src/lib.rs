@@ -54,7 +54,7 @@ pub use journal::JournalError;
 pub use llm_engine_limit::{
     Budget, Counted, Fingerprint, Level, Limiter, Mode, Per, Period, Quota, QuotaError, Unit,
 };
-pub use refusal::{Refusal, RefusalCode};
+pub use refusal::{Refusal, RefusalCode, milliseconds_up};
 pub use resolve::{Route, RouteStatus, UnknownModel};
 pub use setup::{
     BudgetSetup, CallerSetup, DeploymentSetup, MatchSetup, ModelSetup, PolicySetup, PriceSetup, RemoteSetup,

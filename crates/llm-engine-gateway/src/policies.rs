@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use llm_engine_limit::{Budget, Match, Policy, QuotaError, Subject, Time, Unit};
+use llm_engine_limit::{Budget, Match, Policy, QuotaError, Refused, Subject, Time, Unit};
 
 use crate::arrival::{route_number, user_number};
 use crate::calendars::calendar;
@@ -64,11 +64,13 @@ impl Policies {
         policies.any(|(setup, policy)| setup.learned_output && policy.applies_to(subject))
     }
 
-    /// How long a request may be held that this policy refuses.
-    pub(crate) fn hold(&self, name: &str) -> Duration {
-        self.by_name
-            .get(name)
-            .map_or(Duration::ZERO, |index| self.setups[*index].hold)
+    /// How long a request may be held that these refuse: as long as each of their policies allows.
+    pub(crate) fn hold(&self, refused: &[Refused]) -> Duration {
+        let hold = |refused: &Refused| {
+            let index = self.by_name.get(&refused.policy);
+            index.map_or(Duration::ZERO, |index| self.setups[*index].hold)
+        };
+        refused.iter().map(hold).min().unwrap_or_default()
     }
 
     /// The calendars of all budgets, anew from what the clock on the wall shows.

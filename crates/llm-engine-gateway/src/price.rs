@@ -14,8 +14,13 @@ pub(crate) struct Price {
 
 /// Prices a request. With `count_exactly` the deployment is asked how long the prompt is, if it can tell; else that is
 /// estimated. A request that names no maximum gets the route's default, or what fits behind its prompt if that is less.
-/// `learned`: what is usually enough instead of the default.
-pub(crate) async fn price(route: &Route, request: &Request, count_exactly: bool, learned: bool) -> Price {
+/// `learns`: whether what is usually enough is its maximum then.
+pub(crate) async fn price(
+    route: &Route,
+    request: &Request,
+    count_exactly: bool,
+    learns: impl Fn() -> bool,
+) -> Price {
     let named = request.max_output_tokens();
     let prompt = match named {
         Some(_) if !count_exactly => None,
@@ -26,7 +31,7 @@ pub(crate) async fn price(route: &Route, request: &Request, count_exactly: bool,
             Some(prompt) => route.default_output_tokens.min(prompt.left).max(1),
             None => route.default_output_tokens,
         };
-        if learned {
+        if learns() {
             route.answer_lengths.usual(most)
         } else {
             most

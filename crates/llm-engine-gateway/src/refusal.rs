@@ -205,6 +205,12 @@ fn reason(refused: &limit::Refused) -> String {
     }
 }
 
+/// A wait as a program reads it: whole milliseconds, rounded up, so that who waits that long is not early.
+#[must_use]
+pub fn milliseconds_up(wait: Duration) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
 /// A wait as a person reads it: rounded up to a tenth of a second, longer ones to a second.
 pub(crate) struct Seconds(pub(crate) Duration);
 

@@ -14,7 +14,8 @@ use crate::{Arrival, Caller, CompleteError, Refusal, Route};
 #[derive(Debug)]
 pub(crate) struct Record {
     explanations: Arc<Explanations>,
-    explanation: Explanation,
+    /// Shared only once nothing changes in it any more.
+    explanation: Arc<Explanation>,
     begun: Instant,
     admitted_after: Option<Duration>,
     first_event_after: Option<Duration>,
@@ -47,7 +48,7 @@ impl Record {
         };
         Self {
             explanations: Arc::clone(explanations),
-            explanation,
+            explanation: Arc::new(explanation),
             begun: Instant::now(),
             admitted_after: None,
             first_event_after: None,
@@ -56,19 +57,23 @@ impl Record {
         }
     }
 
+    fn explanation(&mut self) -> &mut Explanation {
+        Arc::make_mut(&mut self.explanation)
+    }
+
     /// The policies have decided, the first time or again.
     pub(crate) fn decided(&mut self, asked: Cost, quotas: Vec<QuotaView>) {
-        self.explanation.asked = asked;
-        self.explanation.quotas = quotas;
+        let explanation = self.explanation();
+        (explanation.asked, explanation.quotas) = (asked, quotas);
     }
 
     /// It has been held for so long.
     pub(crate) fn held(&mut self, held: Duration) {
-        self.explanation.held = held;
+        self.explanation().held = held;
     }
 
     pub(crate) fn refused(&mut self, refusal: &Refusal) {
-        self.explanation.refusal = Some(refusal.clone());
+        self.explanation().refusal = Some(refusal.clone());
     }
 
     pub(crate) fn admitted(&mut self) {
@@ -90,15 +95,17 @@ impl Record {
 
     /// What is charged if nothing else becomes known.
     pub(crate) fn charged(&mut self, cost: Cost) {
-        self.explanation.charged = cost;
+        self.explanation().charged = cost;
     }
 
     pub(crate) fn completed(&mut self) {
-        (self.explanation.outcome, self.explanation.status) = ("completed", 200);
+        let explanation = self.explanation();
+        (explanation.outcome, explanation.status) = ("completed", 200);
     }
 
     pub(crate) fn ended_by(&mut self, error: &CompleteError) {
-        (self.explanation.outcome, self.explanation.status) = (error.code(), error.status());
+        let explanation = self.explanation();
+        (explanation.outcome, explanation.status) = (error.code(), error.status());
     }
 }
 
@@ -117,7 +124,7 @@ impl Drop for Record {
             quotas,
             refusal,
             at: _,
-        } = &self.explanation;
+        } = &*self.explanation;
         let would_refuse = quotas.iter().find(|quota| quota.verdict == Verdict::WouldRefuse);
         tracing::info!(
             target: "llm_engine::request",
@@ -143,7 +150,7 @@ impl Drop for Record {
             duration_ms = milliseconds(self.begun.elapsed()),
             "request"
         );
-        self.explanations.keep(self.explanation.clone());
+        self.explanations.keep(Arc::clone(&self.explanation));
     }
 }
 

@@ -130,7 +130,7 @@ pub struct WorkerSetup {
 }
 
 /// Where an OpenAI-compatible server is.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RemoteSetup {
     /// The URL up to and including `/v1`.
     pub url: String,

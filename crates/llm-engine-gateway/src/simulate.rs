@@ -396,10 +396,9 @@ impl Simulation {
     /// Held if it may be, as in `admit.rs`: until the told time if that is no further than the shortest hold of the policies
     /// that refuse, counted from when the call came.
     fn refuse(&mut self, mut pending: Pending, refusal: NotAdmitted) {
-        let refused = refused(&refusal);
+        let refused = refusal.refused();
         let refused_by = self.bits(&refused);
-        let hold = refused.iter().map(|refused| self.policies.hold(&refused.policy));
-        let hold = hold.min().unwrap_or_default();
+        let hold = self.policies.hold(&refused);
         let refusal = Refusal::from(refusal);
         self.report.bookings.told += u64::from(refusal.booked);
         let until = refusal.retry_after.map(|wait| self.now + wait);
@@ -538,12 +537,5 @@ fn each_bit(bits: u64, mut each: impl FnMut(usize)) {
     while rest != 0 {
         each(rest.trailing_zeros() as usize);
         rest &= rest - 1;
-    }
-}
-
-fn refused(refusal: &NotAdmitted) -> Vec<Refused> {
-    match refusal {
-        NotAdmitted::NeverFits(never) => vec![never.clone().into()],
-        NotAdmitted::NotNow(not_now) => not_now.refused.clone(),
     }
 }

@@ -250,7 +250,9 @@ impl Limiter {
             self.groups.push(group);
         }
         for (_, budget) in policies.iter().flat_map(|policy| &policy.budgets) {
-            self.follow(now, budget.calendar());
+            for group in &mut self.groups {
+                group.follow(budget.calendar());
+            }
         }
         self.turn(now);
     }

@@ -105,7 +105,6 @@ impl Partition {
             route: route & self.route,
             ..Subject::default()
         };
-        let halves = |word: u64| ((word >> 32) as u32, (word & u64::from(u32::MAX)) as u32);
         match *key {
             [word] if self.address != 0 => Subject {
                 address: word,
@@ -135,4 +134,10 @@ impl Partition {
     fn owner(self, subject: Subject) -> u32 {
         (subject.caller & self.caller) | (subject.team & self.team)
     }
+}
+
+/// The two numbers that a word was made of.
+fn halves(word: u64) -> (u32, u32) {
+    let low = u32::try_from(word & u64::from(u32::MAX)).expect("it is 32 bits");
+    ((word >> 32) as u32, low)
 }

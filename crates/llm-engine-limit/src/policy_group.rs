@@ -3,6 +3,7 @@ mod persistence;
 mod report;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use foldhash::fast::FixedState;
 
@@ -91,6 +92,11 @@ impl PolicyGroup {
     #[inline]
     pub(crate) fn observes(&self) -> bool {
         self.mode == Mode::Observe
+    }
+
+    /// Whether it can refuse requests of this subject.
+    pub(crate) fn refuses_some_of(&self, subject: Subject) -> bool {
+        !self.observes() && self.applies_to(subject)
     }
 
     /// Its bit in a reservation.
@@ -230,6 +236,16 @@ impl PolicyGroup {
         if self.is_durable {
             self.dirty.insert(row);
         }
+    }
+
+    /// Each policy with the places of its quotas and budgets in a row.
+    fn places(&self) -> impl Iterator<Item = (&Policy, Range<usize>)> {
+        let mut end = 0;
+        self.policies.iter().map(move |policy| {
+            let first = end;
+            end += policy.quotas.len() + policy.budgets.len();
+            (policy, first..end)
+        })
     }
 
     /// Replaces what was reserved on the first quotas of a row by what was used.

@@ -96,6 +96,17 @@ pub struct Level {
     pub full_in: Duration,
 }
 
+impl Refusal {
+    /// Every quota that refused.
+    #[must_use]
+    pub fn refused(&self) -> Vec<Refused> {
+        match self {
+            Self::NeverFits(never) => vec![never.clone().into()],
+            Self::NotNow(not_now) => not_now.refused.clone(),
+        }
+    }
+}
+
 impl From<NeverFits> for Refused {
     fn from(never: NeverFits) -> Self {
         Self {

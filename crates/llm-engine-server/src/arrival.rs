@@ -1,14 +1,13 @@
+use std::hash::BuildHasher as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
+use foldhash::quality::FixedState;
 use ipnet::IpNet;
 use llm_engine_gateway::{Arrival, Fingerprint};
-use std::hash::BuildHasher as _;
-
-use foldhash::quality::FixedState;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");

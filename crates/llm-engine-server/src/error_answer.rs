@@ -4,7 +4,9 @@ use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use llm_engine_gateway::{CompleteError, Failure, Fault, Refusal, RefusalCode, UnknownModel, in_units};
+use llm_engine_gateway::{
+    CompleteError, Failure, Fault, Refusal, RefusalCode, UnknownModel, in_units, milliseconds_up,
+};
 use llm_engine_wire::openai::InvalidRequest;
 use llm_engine_wire::validation::Problem;
 use serde::Serialize;
@@ -162,9 +164,7 @@ impl ErrorAnswer {
     }
 
     fn come_back_after(mut self, wait: Duration) -> Self {
-        // Rounded up: who comes back at that millisecond is not early.
-        let milliseconds = wait.as_nanos().div_ceil(1_000_000);
-        self.error.retry_after_ms = Some(u64::try_from(milliseconds).unwrap_or(u64::MAX).max(1));
+        self.error.retry_after_ms = Some(milliseconds_up(wait).max(1));
         self.should_retry = Some(true);
         self
     }

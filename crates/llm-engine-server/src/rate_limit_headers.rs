@@ -2,7 +2,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use llm_engine_gateway::{Counted, Level, Unit, unit_name};
+use llm_engine_gateway::{Counted, Level, Unit, milliseconds_up, unit_name};
 
 /// Adds what is known of the caller's quotas, on success and on refusal alike:
 ///
@@ -101,7 +101,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 
 /// As OpenAI writes durations: `850ms`, `1.2s`, `6m0s`, `1h30m0s`; rounded up to a millisecond.
 fn openai_duration(duration: Duration) -> String {
-    let milliseconds = duration.as_nanos().div_ceil(1_000_000);
+    let milliseconds = milliseconds_up(duration);
     if milliseconds < 1000 {
         return format!("{milliseconds}ms");
     }

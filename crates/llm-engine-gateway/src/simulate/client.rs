@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::Refusal;
+use crate::{Refusal, milliseconds_up};
 
 /// What a client does when it is refused. None of them comes back where waiting does not help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +30,8 @@ impl Retry {
             Self::Never => None,
             Self::Told => {
                 // The header `retry-after-ms` is rounded up.
-                let milliseconds = u64::try_from(told.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
                 let latency = LATENCY.mul_f64(random.f64());
-                Some(Duration::from_millis(milliseconds).saturating_add(latency))
+                Some(Duration::from_millis(milliseconds_up(told)).saturating_add(latency))
             }
             Self::Tenacity => {
                 let most = f64::from(1_u32 << (calls.clamp(1, 7) - 1)).min(60.0);

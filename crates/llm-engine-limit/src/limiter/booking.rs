@@ -7,7 +7,7 @@ use crate::policy_group::{PolicyGroup, Question, Refusing, Standing};
 use crate::{Cost, Fingerprint, NotNow, Refusal, Subject, Time};
 
 /// Times that are promised and kept. A booked time counts against others as far as bookings are kept
-/// ([`Schedule`](crate::schedule::Schedule)); the bound of every bucket holds before all promises.
+/// (see `schedule.rs`); the bound of every bucket holds before all promises.
 impl Limiter {
     /// Gives up the latest booking that the caller has for this fingerprint: nobody will come for it.
     pub fn cancel_booking(&mut self, now: Time, caller: u32, fingerprint: Fingerprint) {
@@ -112,8 +112,7 @@ impl Limiter {
             ..Refusing::default()
         };
         for (index, group) in self.groups.iter().enumerate() {
-            if group.applies_to(subject)
-                && !group.observes()
+            if group.refuses_some_of(subject)
                 && let Err(never) = group.check(index, question, &self.bookings, &mut refusing)
             {
                 return Refusal::NeverFits(never);
@@ -186,10 +185,9 @@ impl Limiter {
         if !refusing.is_bookable || !is_near || !self.bookings.have_room(subject.caller) {
             return None;
         }
-        let mut groups = self.groups.iter_mut();
-        if !groups.all(|group| {
-            group.observes() || !group.applies_to(subject) || group.can_book(now, subject, &amounts)
-        }) {
+        let groups = self.groups.iter_mut();
+        let mut groups = groups.filter(|group| group.refuses_some_of(subject));
+        if !groups.all(|group| group.can_book(now, subject, &amounts)) {
             return None;
         }
         let due = self.free_time(subject, refusing.due);
@@ -263,13 +261,13 @@ impl Limiter {
     }
 
     fn in_groups(&mut self, subject: Subject, mut change: impl FnMut(&mut PolicyGroup)) {
-        let applying = |group: &&mut PolicyGroup| group.applies_to(subject) && !group.observes();
-        self.groups.iter_mut().filter(applying).for_each(&mut change);
+        let groups = self.groups.iter_mut();
+        let enforcing = groups.filter(|group| group.refuses_some_of(subject));
+        enforcing.for_each(&mut change);
     }
 
     fn enforcing(&self, subject: Subject) -> impl Iterator<Item = &PolicyGroup> {
-        self.groups
-            .iter()
-            .filter(move |group| group.applies_to(subject) && !group.observes())
+        let groups = self.groups.iter();
+        groups.filter(move |group| group.refuses_some_of(subject))
     }
 }

@@ -34,13 +34,14 @@ impl PolicyGroup {
     /// Takes over what these groups know of policies of the same name and partition: what is missing stays missing, up to
     /// the new burst; a debt stays a debt; what runs, runs.
     pub(crate) fn inherit(&mut self, now: Time, old: &[Self]) {
-        let mut place = 0;
-        for policy in self.policies.clone() {
-            let meters = place..place + policy.quotas.len() + policy.budgets.len();
-            place = meters.end;
+        let places = self.places();
+        let places: Vec<_> = places
+            .map(|(policy, places)| (Arc::clone(&policy.name), places))
+            .collect();
+        for (name, meters) in places {
             let mut known = old
                 .iter()
-                .filter_map(|group| Some((group, group.meters_of(&policy.name)?)));
+                .filter_map(|group| Some((group, group.meters_of(&name)?)));
             if let Some((group, old_meters)) = known.find(|(group, _)| group.partition == self.partition) {
                 for new in meters {
                     self.inherit_levels(now, new, group, old_meters);
@@ -89,7 +90,7 @@ impl PolicyGroup {
     /// Takes over the bookings that concern it.
     pub(crate) fn inherit_bookings(&mut self, now: Time, bookings: &Bookings) {
         for (id, booking) in bookings.all() {
-            if !self.observes() && self.applies_to(booking.subject) {
+            if self.refuses_some_of(booking.subject) {
                 self.book(now, id, &booking);
                 if bookings.is_due(id, now) {
                     self.become_due(id, &booking);
@@ -103,9 +104,7 @@ impl PolicyGroup {
         let rows: Vec<u32> = self.dirty.drain().collect();
         for row in rows.into_iter().filter(|row| !self.buckets.is_overflow(*row)) {
             let subject = self.buckets.subject_of(row);
-            let mut meters = self.meters.iter().zip(self.row_buckets(Some(row)));
-            for policy in &self.policies {
-                let own = meters.by_ref().take(policy.quotas.len() + policy.budgets.len());
+            for (policy, own) in self.policies_with(Some(row)) {
                 saved.extend(
                     own.filter(|(meter, bucket)| meter.must_be_saved(*bucket, now))
                         .map(|(meter, bucket)| Saved {
@@ -148,14 +147,7 @@ impl PolicyGroup {
 
     /// The quotas and budgets of the policy of this name.
     fn meters_of(&self, name: &str) -> Option<&[Meter]> {
-        let mut first = 0;
-        for policy in &self.policies {
-            let end = first + policy.quotas.len() + policy.budgets.len();
-            if *policy.name == *name {
-                return Some(&self.meters[first..end]);
-            }
-            first = end;
-        }
-        None
+        let (_, places) = self.places().find(|(policy, _)| *policy.name == *name)?;
+        Some(&self.meters[places])
     }
 }

@@ -149,17 +149,15 @@ impl PolicyGroup {
     }
 
     /// Each policy with its quotas and their buckets.
-    fn policies_with(
+    pub(super) fn policies_with(
         &self,
         row: Option<u32>,
     ) -> impl Iterator<Item = (&Policy, impl Iterator<Item = (&Meter, Bucket)>)> {
-        let mut meters = &*self.meters;
         let buckets = row.and_then(|row| self.buckets.get(row));
-        self.policies.iter().map(move |policy| {
-            let (own, others) = meters.split_at(policy.quotas.len() + policy.budgets.len());
-            meters = others;
+        self.places().map(move |(policy, places)| {
             let bucket = move |meter: &Meter| buckets.map_or(Bucket::FULL, |buckets| buckets[meter.place]);
-            (policy, own.iter().map(move |meter| (meter, bucket(meter))))
+            let own = self.meters[places].iter();
+            (policy, own.map(move |meter| (meter, bucket(meter))))
         })
     }
 }

@@ -38,24 +38,12 @@ pub struct ModelConfig {
 }
 
 /// What runs a model.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Runner {
     /// A model file, run by a worker process that the server starts.
     Gguf(GgufModel),
     /// An OpenAI-compatible server.
     Remote(RemoteSetup),
-}
-
-impl PartialEq for Runner {
-    fn eq(&self, other: &Self) -> bool {
-        let parts =
-            |RemoteSetup { url, model, api_key }: &RemoteSetup| (url.clone(), model.clone(), api_key.clone());
-        match (self, other) {
-            (Self::Gguf(gguf), Self::Gguf(other)) => gguf == other,
-            (Self::Remote(remote), Self::Remote(other)) => parts(remote) == parts(other),
-            (Self::Gguf(_), Self::Remote(_)) | (Self::Remote(_), Self::Gguf(_)) => false,
-        }
-    }
 }
 
 /// A model file and how to run it.

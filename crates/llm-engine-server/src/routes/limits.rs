@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use llm_engine_gateway::{Arrival, Gateway, Level, ROUTES, in_units, unit_name};
+use llm_engine_gateway::{Arrival, Gateway, Level, ROUTES, in_units, milliseconds_up, unit_name};
 use serde_json::{Value, json};
 
 use super::{named, new_request_id};
@@ -34,14 +34,13 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>, headers: HeaderMap
 }
 
 fn level(level: &Level) -> Value {
-    let milliseconds = level.full_in.as_nanos().div_ceil(1_000_000);
     json!({
         "policy": *level.policy,
         "counts": unit_name(level.counted),
         "limit": in_units(level.counted, level.limit),
         "limit_in_words": level.counted.amount(level.limit),
         "remaining": in_units(level.counted, level.remaining),
-        "full_in_ms": u64::try_from(milliseconds).unwrap_or(u64::MAX),
+        "full_in_ms": milliseconds_up(level.full_in),
     })
 }
 
