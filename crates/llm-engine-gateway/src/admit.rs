@@ -148,6 +148,7 @@ impl Limits {
         } = ask;
         let mut state = self.state();
         let now = self.now();
+        state.limiter.pass_time(now);
         let before = state.limiter.levels(now, subject);
         let decision = state
             .limiter
@@ -192,8 +193,10 @@ impl Limits {
     }
 
     pub(crate) fn levels(&self, subject: Subject) -> Vec<Level> {
-        let state = self.state();
-        state.limiter.levels(self.now(), subject)
+        let mut state = self.state();
+        let now = self.now();
+        state.limiter.pass_time(now);
+        state.limiter.levels(now, subject)
     }
 
     /// Puts other policies in force, for callers of whom the new ones get numbers. `make` is given these.

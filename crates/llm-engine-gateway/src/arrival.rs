@@ -33,7 +33,7 @@ pub struct Arrival<'a> {
 }
 
 impl<'a> Arrival<'a> {
-    /// A request of which nothing else is known, from this machine.
+    /// A request of which nothing else is known, from this machine. It keeps its name when it comes again.
     #[must_use]
     pub fn local(request_id: &'a str, route: &'static str) -> Self {
         let digest = Sha256::digest(request_id.as_bytes());
@@ -44,7 +44,7 @@ impl<'a> Arrival<'a> {
             user: None,
             fingerprint: Fingerprint {
                 digest: word(&digest, 0),
-                is_unique: false,
+                is_unique: true,
             },
             wait: Duration::ZERO,
             bytes: 0,

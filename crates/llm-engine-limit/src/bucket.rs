@@ -12,6 +12,11 @@ const LAST_TAT: u64 = OPEN - 1;
 impl Bucket {
     pub(crate) const FULL: Self = Self(0);
 
+    /// A bucket that is full again at this tick, with no reservation open.
+    pub(crate) fn full_at(tat: u64) -> Self {
+        Self(tat)
+    }
+
     pub(crate) fn tat(self) -> u64 {
         self.0 & LAST_TAT
     }

@@ -53,7 +53,7 @@ impl Buckets {
     }
 
     fn find_or_share(&self, key: &[u64]) -> Option<u32> {
-        let shared = || self.index.is_full().then_some(OVERFLOW);
+        let shared = || self.index.has_been_full().then_some(OVERFLOW);
         self.index.find(key).or_else(shared)
     }
 
@@ -133,9 +133,24 @@ impl Buckets {
             per_row,
             ..
         } = self;
-        index.add(key, |row| {
+        let row = index.add(key, |row| {
             is_idle(row, get(pages, *per_row, row).unwrap_or_default())
-        })
+        });
+        if row != OVERFLOW && index.has_been_full() {
+            self.inherit_shared(row);
+        }
+        row
+    }
+
+    /// The key may have taken from the shared row before: what is missing there is missing in its own, or it would have two
+    /// bursts.
+    #[cold]
+    #[inline(never)]
+    fn inherit_shared(&mut self, row: u32) {
+        for place in 0..self.per_row {
+            let shared = self.row_mut(OVERFLOW)[place].tat();
+            self.row_mut(row)[place] = Bucket::full_at(shared);
+        }
     }
 }
 

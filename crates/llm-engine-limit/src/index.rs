@@ -92,9 +92,9 @@ impl Index {
         row
     }
 
-    /// Whether a new key may have to share a row.
-    pub(crate) fn is_full(&self) -> bool {
-        self.free.is_empty() && self.next > self.capacity
+    /// Whether keys may have shared a row.
+    pub(crate) fn has_been_full(&self) -> bool {
+        self.next > self.capacity
     }
 
     /// Every row that a key has now.

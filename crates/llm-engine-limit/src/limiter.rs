@@ -185,6 +185,11 @@ impl Limiter {
         }
     }
 
+    /// Lets happen what time alone brings about, so that it shows in [`Self::levels`]: booked times come and go.
+    pub fn pass_time(&mut self, now: Time) {
+        self.advance(now);
+    }
+
     /// How every quota that applies to the subject stands.
     #[must_use]
     pub fn levels(&self, now: Time, subject: Subject) -> Vec<Level> {

@@ -133,6 +133,15 @@ impl Meter {
         self.burst_ticks
     }
 
+    /// Of so much that is charged beyond a reservation, what the bucket can owe: the debt of a budget ends with its window.
+    pub(crate) fn within_window(&self, level: u64, charge: u64) -> u64 {
+        if self.refills() {
+            charge
+        } else {
+            charge.min(LEAP.saturating_sub(level))
+        }
+    }
+
     /// When the bucket's clock shows at least `ticks`.
     pub(crate) fn time_at(&self, ticks: u64, now: Time) -> Time {
         match &self.window {

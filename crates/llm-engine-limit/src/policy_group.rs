@@ -265,7 +265,8 @@ impl PolicyGroup {
             }
             bucket.refund(refund);
             if used > reserved {
-                bucket.charge(ticks, used - reserved);
+                let owed = meter.within_window(bucket.level(ticks), used - reserved);
+                bucket.charge(ticks, owed);
                 self.dirty.insert(row);
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 
 use crate::Time;
+use crate::bookings::HORIZON;
 
 /// How many requests run, by row; only kept under a maximum.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(crate) struct Running {
     by_row: HashMap<u32, u32, FixedState>,
     /// Average time that a request runs, from which the wait for a place is guessed.
     mean_run: Duration,
+    /// By row, the time for which somebody was told last that a place may be free.
+    told: HashMap<u32, Time, FixedState>,
 }
 
 /// What a wait for a running request to end is assumed to be while none has ended yet.
@@ -25,6 +28,7 @@ impl Running {
             maximum,
             by_row: HashMap::default(),
             mean_run: FIRST_GUESS,
+            told: HashMap::default(),
         }
     }
 
@@ -58,6 +62,7 @@ impl Running {
             *running.get_mut() -= 1;
             if *running.get() == 0 {
                 running.remove();
+                self.told.remove(&row);
             }
         }
     }
@@ -78,8 +83,24 @@ impl Running {
         self.by_row.insert(row, count);
     }
 
-    /// A guess at how long it takes until one of `maximum` running requests ends.
-    pub(crate) fn wait_for_place(&self, maximum: NonZeroU32) -> Duration {
-        (self.mean_run / maximum.get()).max(Duration::from_millis(1))
+    /// A guess at when a place is free for whoever asks next: places become free one by one, and who was told a time before
+    /// has the earlier ones.
+    pub(crate) fn next_place(&self, row: Option<u32>, maximum: NonZeroU32, now: Time) -> Time {
+        let pace = (self.mean_run / maximum.get()).max(Duration::from_millis(1));
+        let told = row.and_then(|row| self.told.get(&row)).copied();
+        let next = told.map_or(now, |told| told.max(now)) + pace;
+        if next.since(now) > HORIZON {
+            now + pace
+        } else {
+            next
+        }
+    }
+
+    /// Somebody was told [`Self::next_place`].
+    pub(crate) fn tell_place(&mut self, row: u32, now: Time) {
+        if let Some(maximum) = self.maximum {
+            let next = self.next_place(Some(row), maximum, now);
+            self.told.insert(row, next);
+        }
     }
 }

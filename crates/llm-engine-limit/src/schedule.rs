@@ -124,10 +124,14 @@ impl Schedule {
     /// The tick from which on a bucket can give so much more, after all that is booked. `level` is what is taken already.
     pub(crate) fn turn_of(&self, meter: &Meter, now: u64, level: u64, ticks: u64) -> u64 {
         let booked = &self.booked[meter.place];
-        let taken = [now, level, ticks].map(u128::from).iter().sum::<u128>() + booked.all;
-        let after_all = taken.saturating_sub(meter.burst_ticks().into());
-        let after_all = u64::try_from(after_all).unwrap_or(u64::MAX);
+        let after_all = after(booked.all, meter, now, level, ticks);
         after_all.max(following(booked.end, now, ticks))
+    }
+
+    /// The same for one that has booked `own` already and asks again.
+    pub(crate) fn turn_again(&self, meter: &Meter, now: u64, level: u64, ticks: u64, own: u64) -> u64 {
+        let others = self.booked[meter.place].all.saturating_sub(own.into());
+        after(others, meter, now, level, ticks)
     }
 
     /// The tick from which on a bucket can give what was promised and could not be given: before everybody else.
@@ -266,6 +270,13 @@ impl Schedule {
         let weight = (kept << 16) / u64::from(self.kept.max(1));
         u32::try_from(weight).unwrap_or(MOST_WEIGHT).min(MOST_WEIGHT)
     }
+}
+
+/// The tick from which on a bucket can give so much, after so much that is booked.
+fn after(booked: u128, meter: &Meter, now: u64, level: u64, ticks: u64) -> u64 {
+    let taken = [now, level, ticks].map(u128::from).iter().sum::<u128>() + booked;
+    let turn = taken.saturating_sub(meter.burst_ticks().into());
+    u64::try_from(turn).unwrap_or(u64::MAX)
 }
 
 /// The turn after one that is still to come.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, Uri};
 use foldhash::quality::FixedState;
 use ipnet::IpNet;
 use llm_engine_gateway::{Arrival, Fingerprint};
@@ -34,7 +34,7 @@ pub(crate) fn arrival<'a>(
         route,
         address: address(peer, &parts.headers, trusted_proxies),
         user: user.or(header_user).filter(|user| !user.is_empty()),
-        fingerprint: fingerprint(route, &parts.headers, body),
+        fingerprint: fingerprint(&parts.uri, &parts.headers, body),
         wait: preferred_wait(&parts.headers),
         bytes: body.len(),
     }
@@ -66,13 +66,19 @@ fn address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAd
     address
 }
 
-/// By what a request is recognised when it comes again: its idempotency key, or all of it.
-fn fingerprint(route: &str, headers: &HeaderMap, body: &[u8]) -> Fingerprint {
-    let key = headers.get(IDEMPOTENCY_KEY);
-    let bytes = key.map_or(body, |key| key.as_bytes());
-    Fingerprint {
-        digest: FixedState::with_seed(0).hash_one((route, bytes)),
-        is_unique: key.is_some(),
+/// By what a request is recognised when it comes again: its idempotency key, or all of it, to which the query belongs (v1
+/// names the model there).
+fn fingerprint(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Fingerprint {
+    let hasher = FixedState::with_seed(0);
+    match headers.get(IDEMPOTENCY_KEY) {
+        Some(key) => Fingerprint {
+            digest: hasher.hash_one((uri.path(), key.as_bytes())),
+            is_unique: true,
+        },
+        None => Fingerprint {
+            digest: hasher.hash_one((uri.path(), uri.query(), body)),
+            is_unique: false,
+        },
     }
 }
 
@@ -141,15 +147,17 @@ mod tests {
     fn a_request_is_known_by_its_key_or_by_its_body() {
         let no_key = HeaderMap::new();
         let key = headers(&[(IDEMPOTENCY_KEY, "k")]);
-        let of = |headers: &HeaderMap, body: &str| fingerprint("/r", headers, body.as_bytes());
+        let at = |uri: &'static str, headers: &HeaderMap, body: &str| {
+            fingerprint(&Uri::from_static(uri), headers, body.as_bytes())
+        };
+        let of = |headers: &HeaderMap, body: &str| at("/r?m=1", headers, body);
         assert_eq!(of(&no_key, "a"), of(&no_key, "a"));
         assert_ne!(of(&no_key, "a").digest, of(&no_key, "b").digest);
         assert_eq!(of(&key, "a"), of(&key, "b"));
         assert!(of(&key, "a").is_unique && !of(&no_key, "a").is_unique);
-        assert_ne!(
-            fingerprint("/r", &no_key, b"a").digest,
-            fingerprint("/s", &no_key, b"a").digest
-        );
+        for other in ["/s?m=1", "/r?m=2", "/r"] {
+            assert_ne!(of(&no_key, "a").digest, at(other, &no_key, "a").digest, "{other}");
+        }
     }
 
     #[test]

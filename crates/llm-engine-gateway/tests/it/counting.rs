@@ -1,5 +1,6 @@
 //! What a stream is charged: the deployment's own numbers where it gives them, else what was counted.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use llm_engine_gateway::{RefusalCode, Unit};
@@ -9,8 +10,8 @@ use serde_json::json;
 use tokio::time::advance;
 
 use crate::harness::{
-    LIMIT, Spent, World, counted, drain, next_text, per_minute, policy, refused, request, spent, streaming,
-    text,
+    LIMIT, Spent, World, arrived, complete_as, counted, drain, next_text, per_minute, policy, refused,
+    request, spent, streaming, text,
 };
 
 #[tokio::test]
@@ -148,7 +149,9 @@ async fn an_overrun_is_a_debt_that_the_next_caller_waits_out() {
     let refusal = refused(world.complete_as("bob", &streaming()).await);
     assert_eq!(refusal.retry_after, Some(Duration::from_nanos(1)));
     advance(Duration::from_nanos(1)).await;
-    world.assert_place_is_free().await;
+    let request = streaming();
+    let answer = pin!(complete_as(&world.gateway, "bob", &request, "r-1"));
+    arrived(answer, &mut world.upstream).await;
 }
 
 #[tokio::test]

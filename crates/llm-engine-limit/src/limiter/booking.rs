@@ -35,7 +35,12 @@ impl Limiter {
             Some(own) => Standing::Early { own },
         };
         let Some(standing) = self.standing_to_admit(now, subject, &amounts, standing) else {
-            return Err(self.refuse(given, subject, cost, standing, fingerprint));
+            return Err(match (standing, fingerprint) {
+                (Standing::Early { .. }, Some(fingerprint)) => {
+                    self.refuse_early(given, subject, cost, fingerprint)
+                }
+                _ => self.refuse(given, subject, cost, standing, fingerprint),
+            });
         };
         if let Some(own) = standing.own() {
             let due = self.bookings.get(own).due;
@@ -97,9 +102,6 @@ impl Limiter {
     ) -> Refusal {
         let now = self.latest;
         let amounts = Amounts::from(cost);
-        if let (Standing::Early { .. }, Some(fingerprint)) = (standing, fingerprint) {
-            return self.refuse_early(given, subject, cost, fingerprint);
-        }
         let question = Question {
             given,
             now,
@@ -118,10 +120,13 @@ impl Limiter {
                 return Refusal::NeverFits(never);
             }
         }
+        for index in &refusing.full {
+            self.groups[*index].tell_place(subject, now);
+        }
         let due = match (standing, fingerprint) {
-            (Standing::Due { own }, _) => Some(self.book_anew(own, subject, &refusing)),
-            (_, Some(fingerprint)) => self.book(subject, cost, fingerprint, &refusing),
-            (_, None) => None,
+            (Standing::Due { own }, _) => self.book_anew(own, subject, &refusing),
+            (Standing::Fresh, Some(fingerprint)) => self.book(subject, cost, fingerprint, &refusing),
+            _ => None,
         };
         let mut not_now = NotNow::new(std::mem::take(&mut refusing.refused));
         match due {
@@ -150,8 +155,8 @@ impl Limiter {
         fingerprint: Fingerprint,
     ) -> Refusal {
         let told = self.bookings.tell(subject.caller, fingerprint, self.latest);
-        let as_fresh = told.map_or(Some(fingerprint), |_| None);
-        let refusal = self.refuse(given, subject, cost, Standing::Fresh, as_fresh);
+        let standing = told.map_or(Standing::Fresh, |own| Standing::Early { own });
+        let refusal = self.refuse(given, subject, cost, standing, Some(fingerprint));
         match (told, refusal) {
             (Some(id), Refusal::NotNow(mut not_now)) => {
                 let wait = self.bookings.get(id).due.since(given);
@@ -169,7 +174,7 @@ impl Limiter {
         }
     }
 
-    /// Books the time at which all of the refusing buckets can give what is asked for.
+    /// Books the time at which all of the refusing buckets can give what is asked for, if it is near.
     fn book(
         &mut self,
         subject: Subject,
@@ -179,10 +184,7 @@ impl Limiter {
     ) -> Option<Time> {
         let now = self.latest;
         let amounts = Amounts::from(cost);
-        // At the end of time there are no moments left to choose from.
-        let is_near =
-            refusing.due > now && refusing.due.since(now) <= HORIZON && refusing.due + HORIZON < Time::END;
-        if !refusing.is_bookable || !is_near || !self.bookings.have_room(subject.caller) {
+        if refusing.due <= now || !self.is_bookable(refusing) || !self.bookings.have_room(subject.caller) {
             return None;
         }
         let groups = self.groups.iter_mut();
@@ -199,13 +201,27 @@ impl Limiter {
         Some(due)
     }
 
-    /// A booking that could not be kept gets the first time at which it can be, before everybody who has a later one.
-    fn book_anew(&mut self, id: u64, subject: Subject, refusing: &Refusing) -> Time {
+    /// A booking that could not be kept gets the first time at which it can be, before everybody who has a later one. If the
+    /// request must wait for something of which nobody knows when it comes, the booking stays as long as it would have; if it
+    /// must wait for longer than times are booked, it ends.
+    fn book_anew(&mut self, id: u64, subject: Subject, refusing: &Refusing) -> Option<Time> {
+        if !self.is_bookable(refusing) {
+            if refusing.full.is_empty() {
+                self.end_booking(id, None);
+            }
+            return None;
+        }
         let soonest = self.latest + Duration::from_nanos(1);
         let due = self.free_time(subject, refusing.due.max(soonest));
         self.move_booking(id, due);
         self.note_turns(subject, refusing, true);
-        due
+        Some(due)
+    }
+
+    fn is_bookable(&self, refusing: &Refusing) -> bool {
+        // At the end of time there are no moments left to choose from.
+        let is_near = refusing.due.since(self.latest) <= HORIZON && refusing.due + HORIZON < Time::END;
+        refusing.is_bookable && is_near
     }
 
     /// The first instant from `due` on that no booking has on any of the subject's rows.

@@ -143,6 +143,13 @@ impl PolicyGroup {
         }
     }
 
+    /// A request was refused because too many run, and told when to come again.
+    pub(crate) fn tell_place(&mut self, subject: Subject, now: Time) {
+        if let Some(row) = self.buckets.find(subject) {
+            self.running.tell_place(row, now);
+        }
+    }
+
     /// How much later than the end of its schedule a bucket says: a little more each time.
     pub(crate) fn spread(&mut self, subject: Subject, place: usize) -> Duration {
         let Some(schedule) = self.schedule_mut(subject) else {

@@ -17,6 +17,8 @@ pub(crate) struct Refusing {
     pub(crate) due: Time,
     /// Each refusing bucket and the tick at which it could: group, place, tick, time.
     pub(crate) turns: Vec<(usize, usize, u64, Time)>,
+    /// The groups in which as many requests run as may.
+    pub(crate) full: Vec<usize>,
     /// Whether somebody else's bookings are in the way.
     pub(crate) is_booked_up: bool,
     /// Whether a time can be booked: all that refuses refills steadily.
@@ -70,6 +72,10 @@ impl PolicyGroup {
                 let (level, ticks) = (bucket.level(clock), meter.ticks_of(amounts));
                 let turn = match (standing, schedule.filter(|_| meter.refills())) {
                     (Standing::Due { .. }, Some(schedule)) => schedule.turn_anew(meter, clock, level, ticks),
+                    (Standing::Early { own }, Some(schedule)) => {
+                        let own = meter.ticks_of(&Amounts::from(bookings.get(own).cost));
+                        schedule.turn_again(meter, clock, level, ticks, own)
+                    }
                     (_, Some(schedule)) => schedule.turn_of(meter, clock, level, ticks),
                     (_, None) => (clock + level + ticks).saturating_sub(meter.burst_ticks()),
                 };
@@ -98,6 +104,7 @@ impl PolicyGroup {
                 });
                 refusing.due = refusing.due.max(time);
                 refusing.turns.push((index, meter.place, turn, time));
+                let schedule = schedule.filter(|_| meter.refills());
                 refusing.is_booked_up |=
                     schedule.is_some_and(|schedule| schedule.booked[meter.place].all > 0);
                 refusing.is_bookable &= meter.refills();
@@ -106,7 +113,8 @@ impl PolicyGroup {
                 && let running = row.map_or(0, |row| self.running.count(row))
                 && running >= maximum.get()
             {
-                let wait = self.running.wait_for_place(maximum);
+                let wait = self.running.next_place(row, maximum, now).since(given);
+                refusing.full.push(index);
                 refusing.refused.push(Refused {
                     policy: Arc::clone(&policy.name),
                     counted: Counted::Concurrency,
@@ -115,7 +123,6 @@ impl PolicyGroup {
                     remaining: 0,
                     wait,
                 });
-                refusing.due = refusing.due.max(now + wait);
                 refusing.is_bookable = false;
             }
         }

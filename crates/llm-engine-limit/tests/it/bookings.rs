@@ -1,6 +1,7 @@
 //! Times that are promised to refused requests: each has its own, and who comes at it is admitted; whatever was promised,
 //! the bounds hold.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -11,9 +12,10 @@ use crate::ledger::{applies, partition};
 use crate::shapes::{
     ANYONE, Limit, any_policies, config, only, policy, quota_policies, some_quota, subjects,
 };
-use crate::trace::{Allow, Outcome, Run, Step, before, steps};
+use crate::trace::{Allow, Outcome, Run, Step, Used, before, steps};
 use llm_engine_limit::{
-    Cost, Counted, Fingerprint, Limiter, NotNow, Per, Policy, Quota, Refusal, Subject, Time, Unit,
+    Budget, Calendar, Cost, Counted, Fingerprint, Limiter, NotNow, Per, Period, Policy, Quota, Refusal,
+    Subject, Time, Unit,
 };
 
 const NANO: Duration = Duration::from_nanos(1);
@@ -160,6 +162,114 @@ fn who_comes_early_while_nobody_is_overdue_is_told_its_time_again() {
         assert_eq!(promised(&mut run, caller(2), unique(0)), 2_000);
         assert_eq!(promised(&mut run, caller(1), unique(0)), 1_000);
     }
+}
+
+/// One request at once and one a second, and something else, in one policy.
+fn one_a_second_and(more: Policy) -> Run {
+    let quota = Quota::with_burst(60, MINUTE, 1).unwrap();
+    let mut policy = more;
+    policy.quotas.insert(0, (Unit::Requests, quota));
+    Run::new(&[policy])
+}
+
+/// Counts no request, only this many tokens.
+fn tokens(output_tokens: u64) -> Cost {
+    Cost {
+        output_tokens,
+        ..Cost::NOTHING
+    }
+}
+
+#[test]
+fn who_asks_again_is_told_of_each_quota_how_long_that_one_takes() {
+    let tokens_too = vec![(Unit::OutputTokens, Quota::new(60, MINUTE).unwrap())];
+    let mut run = one_a_second_and(policy("p", Per::default(), tokens_too));
+    assert_admitted(&run.ask(
+        caller(1_000),
+        Cost {
+            requests: 1,
+            ..tokens(55)
+        },
+    ));
+    let cost = Cost {
+        requests: 1,
+        ..tokens(10)
+    };
+    for _ in 0..3 {
+        let refusal = refusal(run.ask_or_book(caller(1), cost, unique(0)));
+        assert_eq!(refusal.wait, SECOND * 5);
+        let waits: Vec<_> = refusal.refused.iter().map(|refused| refused.wait).collect();
+        assert_eq!(waits, [SECOND, SECOND * 5]);
+    }
+}
+
+#[test]
+fn who_comes_at_its_time_and_finds_no_place_keeps_its_turn_for_the_grace() {
+    let mut run = one_a_second_and(Policy {
+        concurrency: NonZeroU32::new(1),
+        ..policy("p", Per::default(), vec![])
+    });
+    assert_admitted(&run.ask(caller(1_000), ONE));
+    run.settle_all(Used::All);
+    assert_eq!(promised(&mut run, caller(1), unique(0)), 1_000);
+    assert_admitted(&run.ask(caller(1_000), tokens(1)));
+    at(&mut run, 1_000);
+    let no_place = refusal(run.ask_or_book(caller(1), ONE, unique(0)));
+    assert!(!no_place.booked && !no_place.exact, "{no_place:?}");
+    run.settle_all(Used::All);
+    at(&mut run, 1_200);
+    assert!(matches!(run.ask(caller(2), ONE), Outcome::Refused(..)));
+    assert_admitted(&run.ask_or_book(caller(1), ONE, unique(0)));
+}
+
+#[test]
+fn who_comes_at_its_time_and_finds_a_budget_spent_has_no_booking_any_more() {
+    let day = Calendar::new(Period::Day, "UTC", 0, vec![Time::ZERO + MINUTE * 60]);
+    let mut run = one_a_second_and(Policy {
+        budgets: vec![(Unit::OutputTokens, Budget::new(10, day).unwrap())],
+        ..policy("p", Per::default(), vec![])
+    });
+    assert_admitted(&run.ask(caller(1_000), ONE));
+    let cost = Cost {
+        requests: 1,
+        ..tokens(1)
+    };
+    let refused = refusal(run.ask_or_book(caller(1), cost, unique(0)));
+    assert!(refused.booked && refused.wait == SECOND, "{refused:?}");
+    assert_admitted(&run.ask(caller(1_000), tokens(10)));
+    at(&mut run, 1_000);
+    let spent = refusal(run.ask_or_book(caller(1), cost, unique(0)));
+    assert!(!spent.booked && spent.wait == MINUTE * 60 - SECOND, "{spent:?}");
+    assert_admitted(&run.ask(caller(2), ONE));
+}
+
+#[test]
+fn the_bookings_of_one_caller_and_of_all_are_bounded() {
+    let policies = [policy(
+        "each",
+        Per {
+            caller: true,
+            ..Per::default()
+        },
+        vec![(Unit::Requests, Quota::with_burst(30_000, MINUTE, 1).unwrap())],
+    )];
+    let mut limiter = Limiter::new(policies.to_vec());
+    let mut booked = [0; 11];
+    for (id, booked) in (0..).zip(&mut booked) {
+        for digest in 0..=10_001 {
+            match limiter.admit_or_book(Time::ZERO, caller(id), ONE, unique(digest)) {
+                Ok(_) => {}
+                Err(Refusal::NotNow(refusal)) => *booked += usize::from(refusal.booked),
+                Err(Refusal::NeverFits(never)) => panic!("{never}"),
+            }
+        }
+    }
+    assert_eq!(
+        booked,
+        [
+            10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 0
+        ]
+    );
 }
 
 #[test]

@@ -215,6 +215,19 @@ fn without_a_known_turn_what_is_spent_is_spent_until_one_is_known() {
 }
 
 #[test]
+fn a_debt_beyond_all_reason_ends_with_its_window() {
+    let mut limiter = twenty_dollars(&[24, 48]);
+    for _ in 0..3 {
+        let Ok(reservation) = limiter.admit(at(1), ANYONE, usd(0)) else {
+            panic!("nothing is always there")
+        };
+        limiter.settle(at(1), reservation, usd(u64::MAX));
+    }
+    assert_eq!(refused(&mut limiter, at(1), usd(1)).wait, HOUR * 23);
+    assert_eq!(left(&limiter, at(24)), 20 * DOLLAR);
+}
+
+#[test]
 fn limits_that_can_not_be_counted_are_refused() {
     assert_eq!(Budget::new(0, days(&[])), Err(QuotaError::ZeroLimit));
     assert!(Budget::new(Budget::MAX_LIMIT, days(&[])).is_ok());

@@ -139,6 +139,25 @@ fn the_estimate_follows_how_long_requests_run_and_stays_above_zero() {
 }
 
 #[test]
+fn who_is_refused_for_a_place_comes_back_one_by_one() {
+    let mut run = Run::new(&[at_most(4)]);
+    for _ in 0..4 {
+        assert!(matches!(run.ask(ANYONE, ONE), Outcome::Admitted));
+    }
+    // While none has ended each is taken to run for a second.
+    for quarter in 1..=240 {
+        let Outcome::Refused(.., Refusal::NotNow(refusal)) = run.ask(ANYONE, ONE) else {
+            panic!("four run")
+        };
+        assert_eq!(refusal.wait, Duration::from_millis(250) * quarter);
+    }
+    let Outcome::Refused(.., Refusal::NotNow(refusal)) = run.ask(ANYONE, ONE) else {
+        panic!("four run")
+    };
+    assert!(refusal.wait <= Duration::from_secs(60), "{refusal:?}");
+}
+
+#[test]
 fn one_refused_for_its_place_takes_nothing_from_the_quotas_beside_it() {
     let hour = Duration::from_secs(3_600);
     let quotas = vec![(Unit::Requests, Quota::new(10, hour).unwrap())];

@@ -194,6 +194,20 @@ fn keys_that_come_when_all_rows_are_needed_share_one() {
 }
 
 #[test]
+fn one_that_took_from_the_shared_row_has_no_second_burst_in_its_own() {
+    let mut limiter = limiter(two_a_minute(), 1);
+    assert_eq!(take_all(&mut limiter, Time::ZERO, from(0)), 2);
+    let late = Time::after_epoch(MINUTE - Duration::from_secs(1));
+    assert_eq!(take_all(&mut limiter, late, from(1)), 2);
+    let later = Time::after_epoch(MINUTE);
+    assert_eq!(
+        refused(&mut limiter, later, from(1)),
+        Duration::from_secs(29),
+        "as if it had stayed there"
+    );
+}
+
+#[test]
 fn keys_that_share_a_row_are_refused_by_it_while_others_have_bookings_too() {
     let mut limiter = limiter(two_a_minute(), 2);
     for key in 0..2 {

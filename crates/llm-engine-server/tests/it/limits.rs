@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,31 +13,43 @@ fn quick() -> impl Future<Output = String> {
 }
 
 #[tokio::test]
-async fn of_300_requests_at_once_on_100_a_minute_100_are_admitted_and_the_rest_are_told_when_to_come_back() {
+async fn of_300_requests_at_once_on_100_a_minute_100_are_admitted_and_100_get_a_time_each() {
+    const UNIT: Duration = Duration::from_millis(600);
     let _frozen = freeze();
     let policy = "[[policies]]\nname = 'p'\nper = ['key']\nrequests = { limit = 100, window = '1m' }";
     let server = Server::start(&quick().await, &format!("concurrency = 300\n{policy}")).await;
 
     let answers = join_all((0..300).map(|_| server.complete())).await;
 
-    let (admitted, refused): (Vec<_>, Vec<_>) =
+    let (admitted, mut refused): (Vec<_>, Vec<_>) =
         answers.iter().partition(|answer| answer.status == StatusCode::OK);
     assert_eq!(admitted.len(), 100);
-    for answer in refused {
+    refused.sort_by_key(|answer| answer.retry_after());
+    let mut waits = HashSet::new();
+    for (k, answer) in (1..).zip(refused) {
         assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
-        assert_eq!(
-            answer.retry_after(),
-            Duration::from_millis(600),
-            "one unit refills in 0.6 s"
-        );
+        let wait = answer.retry_after();
+        assert!(waits.insert(wait), "{wait:?} is told twice");
         let body = answer.json();
         assert_eq!(body["error"]["code"], "rate_limited");
         assert_eq!(body["error"]["policy"], "p");
-        assert_eq!(body["error"]["exact"], true);
-        assert_eq!(
-            body["detail"],
-            "Policy p allows 100 requests per minute, this request asks for 1 and 0 are left; try again in 0.6 s."
-        );
+        // What refills within a minute is there to be booked.
+        let is_booked = k <= 100;
+        assert_eq!(body["error"]["booked"], is_booked, "{k}");
+        assert_eq!(body["error"]["exact"], is_booked, "{k}");
+        if is_booked {
+            assert_eq!(wait, UNIT * k);
+        } else {
+            assert!(wait > UNIT * 100, "{k}: {wait:?}");
+        }
+        let sentence =
+            "Policy p allows 100 requests per minute, this request asks for 1 and 0 are left; try again in";
+        let detail = body["detail"].as_str().unwrap();
+        if is_booked {
+            assert_eq!(detail, format!("{sentence} {}.{} s.", k * 6 / 10, k * 6 % 10));
+        } else {
+            assert!(detail.starts_with(&format!("{sentence} about ")), "{detail}");
+        }
     }
 }
 
