@@ -26,7 +26,8 @@ test:
 bench:
 	@scripts/setup.sh build
 	@$(BUILD)
-	@scripts/with-tools.sh cargo bench -p llm-engine-limit --bench admit
+	@scripts/with-tools.sh cargo bench -p llm-engine-limit --benches
+	@scripts/with-tools.sh cargo bench -p llm-engine-server --bench limits
 	@LLM_ENGINE_TEST_GGUF="$${LLM_ENGINE_TEST_GGUF:-$$($(BINARY) fetch-model)}" \
 		scripts/with-tools.sh cargo bench -p llm-engine-worker --bench decode
 

@@ -1,5 +1,8 @@
 mod booking;
 
+use slab::Slab;
+
+use crate::admitted::Admitted;
 use crate::bookings::Bookings;
 use crate::buckets::TableSize;
 use crate::cost::Amounts;
@@ -15,6 +18,8 @@ use crate::{Calendar, Cost, Fingerprint, Level, Policy, Refusal, Refused, Subjec
 #[derive(Debug)]
 pub struct Limiter {
     groups: Vec<PolicyGroup>,
+    /// By the key of the reservation.
+    admitted: Slab<Admitted>,
     bookings: Bookings,
     /// The latest time seen: a clock that goes back is not followed.
     latest: Time,
@@ -44,25 +49,22 @@ impl Default for LimiterOptions {
 }
 
 /// Proof that a request was admitted, to be handed back to [`Limiter::settle`] exactly once, also if nothing came of the
-/// request. While it is open its whole cost counts as used, and it runs as far as `concurrency` is concerned.
+/// request. While it is open its whole cost counts as used, and it runs as far as `concurrency` is concerned. It is worth
+/// something to the limiter that it is from, and nothing to another.
 #[derive(Debug)]
 #[must_use = "a reservation counts against the quotas until it is settled"]
 pub struct Reservation {
-    pub(crate) id: u64,
-    pub(crate) subject: Subject,
-    pub(crate) cost: Cost,
-    pub(crate) admitted: Time,
-    /// The groups in which its key had no row of its own, by their bits.
-    pub(crate) shared: u64,
-    /// The groups that only observe and would have refused it.
-    pub(crate) passed: u64,
+    /// Of its entry in [`Limiter::admitted`]. The entry is large: returned from a decision it would be copied in wider pieces
+    /// than it was written in, and such a copy waits for every cache miss before it, so that no two requests overlap.
+    key: usize,
+    would_be_refused: bool,
 }
 
 impl Reservation {
     /// Whether some policy that is only observed would have refused the request.
     #[must_use]
     pub fn would_be_refused(&self) -> bool {
-        self.passed != 0
+        self.would_be_refused
     }
 }
 
@@ -87,6 +89,7 @@ impl Limiter {
     pub fn with_options(policies: Vec<Policy>, options: LimiterOptions) -> Self {
         let mut limiter = Self {
             groups: Vec::new(),
+            admitted: Slab::new(),
             bookings: Bookings::default(),
             latest: Time::ZERO,
             next_turn: Time::ZERO,
@@ -101,9 +104,7 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Refusal::NeverFits`] if the cost is above a burst; else [`Refusal::NotNow`] naming every quota that refused.
-    // Inlined down to the buckets, as is `settle`: a reservation that is returned through memory is copied in wider pieces
-    // than it was written in, and such a copy waits for every cache miss before it, so that no two requests overlap. For
-    // the same reason nothing on this way takes a `Subject` by reference, and what is rare is not inlined.
+    // Inlined down to the buckets, as is `settle`, and what is rare is not inlined.
     #[inline(always)]
     pub fn admit(&mut self, now: Time, subject: Subject, cost: Cost) -> Result<Reservation, Refusal> {
         self.decide(now, subject, cost, None)
@@ -150,26 +151,34 @@ impl Limiter {
                 Some(bit) => shared |= bit,
                 None if group.observes() => passed |= group.bit(),
                 None => {
-                    let reservation = Reservation {
+                    let admitted = Admitted {
                         id,
                         subject,
                         cost,
-                        admitted: now,
+                        at: now,
                         shared,
                         passed,
                     };
-                    return Err(self.take_back(given, index, reservation, fingerprint));
+                    return Err(self.take_back(given, index, admitted, fingerprint));
                 }
             }
         }
-        Ok(Reservation {
+        Ok(self.reservation(Admitted {
             id,
             subject,
             cost,
-            admitted: now,
+            at: now,
             shared,
             passed,
-        })
+        }))
+    }
+
+    #[inline(always)]
+    fn reservation(&mut self, admitted: Admitted) -> Reservation {
+        Reservation {
+            key: self.admitted.insert(admitted),
+            would_be_refused: admitted.passed != 0,
+        }
     }
 
     /// Ends a reservation: what was reserved and not used is given back as far as that mints nothing; what was used
@@ -178,11 +187,13 @@ impl Limiter {
     #[inline(always)]
     pub fn settle(&mut self, now: Time, reservation: Reservation, usage: Cost) {
         let now = self.advance(now);
+        let admitted = &self.admitted[reservation.key];
         for group in &mut self.groups {
-            if group.applies_to(reservation.subject) && reservation.passed & group.bit() == 0 {
-                group.settle(now, &reservation, usage);
+            if group.applies_to(admitted.subject) && admitted.passed & group.bit() == 0 {
+                group.settle(now, admitted, usage);
             }
         }
+        self.admitted.remove(reservation.key);
     }
 
     /// Lets happen what time alone brings about, so that it shows in [`Self::levels`]: booked times come and go.
@@ -204,11 +215,12 @@ impl Limiter {
     /// Every quota of policies that only observe which would have refused the request just admitted.
     #[must_use]
     pub fn observed(&self, reservation: &Reservation) -> Vec<Refused> {
-        let amounts = Amounts::from(reservation.cost);
+        let admitted = &self.admitted[reservation.key];
+        let amounts = Amounts::from(admitted.cost);
         let question = Question {
-            given: reservation.admitted,
-            now: reservation.admitted,
-            subject: reservation.subject,
+            given: admitted.at,
+            now: admitted.at,
+            subject: admitted.subject,
             amounts: &amounts,
             standing: Standing::Fresh,
         };
@@ -216,7 +228,7 @@ impl Limiter {
         for group in self
             .groups
             .iter()
-            .filter(|group| reservation.passed & group.bit() != 0)
+            .filter(|group| admitted.passed & group.bit() != 0)
         {
             if let Err(never) = group.check(0, question, &self.bookings, &mut refusing) {
                 refusing.refused.push(never.into());
@@ -297,15 +309,15 @@ impl Limiter {
         &mut self,
         given: Time,
         groups: usize,
-        reservation: Reservation,
+        admitted: Admitted,
         fingerprint: Option<Fingerprint>,
     ) -> Refusal {
         for group in &mut self.groups[..groups] {
-            if group.applies_to(reservation.subject) && reservation.passed & group.bit() == 0 {
-                group.take_back(&reservation);
+            if group.applies_to(admitted.subject) && admitted.passed & group.bit() == 0 {
+                group.take_back(&admitted);
             }
         }
-        let Reservation { subject, cost, .. } = reservation;
+        let Admitted { subject, cost, .. } = admitted;
         self.refuse(given, subject, cost, Standing::Fresh, fingerprint)
     }
 

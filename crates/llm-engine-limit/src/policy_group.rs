@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use foldhash::fast::FixedState;
 
+use crate::admitted::Admitted;
 use crate::bucket::Bucket;
 use crate::buckets::{Buckets, TableSize};
 use crate::cost::Amounts;
@@ -16,7 +17,7 @@ use crate::opens::Opens;
 use crate::partition::Partition;
 use crate::running::Running;
 use crate::schedule::Schedule;
-use crate::{Calendar, Cost, Match, Mode, Policy, Reservation, Subject, Time};
+use crate::{Calendar, Cost, Match, Mode, Policy, Subject, Time};
 
 pub(crate) use booking::Standing;
 pub(crate) use report::{Question, Refusing};
@@ -38,7 +39,7 @@ pub(crate) struct PolicyGroup {
     policies: Vec<Policy>,
     /// By row.
     schedules: HashMap<u32, Schedule, FixedState>,
-    /// Its bit in a reservation.
+    /// Its bit in what is noted of a request.
     bit: u64,
     /// Reservations before this one know nothing of it.
     first_id: u64,
@@ -99,7 +100,7 @@ impl PolicyGroup {
         !self.observes() && self.applies_to(subject)
     }
 
-    /// Its bit in a reservation.
+    /// Its bit in what is noted of a request.
     #[inline]
     pub(crate) fn bit(&self) -> u64 {
         self.bit
@@ -144,12 +145,10 @@ impl PolicyGroup {
     }
 
     /// Undoes a reservation that was made at this same instant: no level, now or later, shows that it was ever there.
-    pub(crate) fn take_back(&mut self, reservation: &Reservation) {
-        let Reservation {
-            id, cost, admitted, ..
-        } = *reservation;
-        let row = self.row_of(reservation, admitted);
-        self.correct(row, self.meters.len(), admitted, [cost, Cost::NOTHING], id);
+    pub(crate) fn take_back(&mut self, admitted: &Admitted) {
+        let Admitted { id, cost, at, .. } = *admitted;
+        let row = self.row_of(admitted, at);
+        self.correct(row, self.meters.len(), at, [cost, Cost::NOTHING], id);
         if self.running.is_limited() {
             self.running.take_back(row);
         }
@@ -157,15 +156,13 @@ impl PolicyGroup {
 
     /// Replaces what was reserved by what was used.
     #[inline(always)]
-    pub(crate) fn settle(&mut self, now: Time, reservation: &Reservation, usage: Cost) {
-        let Reservation {
-            id, cost, admitted, ..
-        } = *reservation;
+    pub(crate) fn settle(&mut self, now: Time, admitted: &Admitted, usage: Cost) {
+        let Admitted { id, cost, at, .. } = *admitted;
         if id < self.first_id {
-            self.settle_older(now, reservation);
+            self.settle_older(now, admitted);
             return;
         }
-        let row = self.row_of(reservation, now);
+        let row = self.row_of(admitted, now);
         if cost == usage && self.opens.is_empty() {
             for bucket in self.buckets.row_mut(row) {
                 bucket.close();
@@ -175,25 +172,25 @@ impl PolicyGroup {
             self.changed(row);
         }
         if self.running.is_limited() {
-            self.running.end(row, admitted, now);
+            self.running.end(row, at, now);
         }
     }
 
-    /// A reservation that was made before this group: of its buckets it knows nothing, but it may count as running.
+    /// A request that was admitted before this group was there: of its buckets it knows nothing, but it may count as running.
     #[cold]
     #[inline(never)]
-    fn settle_older(&mut self, now: Time, reservation: &Reservation) {
-        if self.running.is_limited() && reservation.id >= self.running_from {
-            let row = self.row_of(reservation, now);
-            self.running.end(row, reservation.admitted, now);
+    fn settle_older(&mut self, now: Time, admitted: &Admitted) {
+        if self.running.is_limited() && admitted.id >= self.running_from {
+            let row = self.row_of(admitted, now);
+            self.running.end(row, admitted.at, now);
         }
     }
 
-    /// The row on which a reservation was made.
+    /// The row on which a request was admitted.
     #[inline(always)]
-    fn row_of(&mut self, reservation: &Reservation, now: Time) -> u32 {
-        if reservation.shared & self.bit == 0 {
-            self.row(now, reservation.subject)
+    fn row_of(&mut self, admitted: &Admitted, now: Time) -> u32 {
+        if admitted.shared & self.bit == 0 {
+            self.row(now, admitted.subject)
         } else {
             OVERFLOW
         }

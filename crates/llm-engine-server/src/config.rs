@@ -110,12 +110,9 @@ impl Config {
             callers: &callers,
         };
         let policies = policy::check_all(policies, deployments, names, &source)?;
-        let trusted_proxies = trusted_proxies
-            .iter()
-            .map(|network| check_network(network, &source));
         Ok(Self {
             listen: check_listen(listen, development_key, &source)?,
-            trusted_proxies: trusted_proxies.collect::<Result<_, _>>()?,
+            trusted_proxies: check_proxies(&trusted_proxies, development_key, &source)?,
             state_folder: state_folder.map(|folder| source.folder().join(folder)),
             models,
             callers,
@@ -185,6 +182,24 @@ fn check_listen(
         return Err(source.error(listen.span(), message));
     }
     Ok(address)
+}
+
+fn check_proxies(
+    networks: &[Spanned<String>],
+    development_key: bool,
+    source: &Source<'_>,
+) -> Result<Vec<IpNet>, ConfigError> {
+    let checked = networks.iter().map(|network| check_network(network, source));
+    let checked = checked.collect::<Result<_, _>>()?;
+    if development_key && let Some(first) = networks.first() {
+        let message = format!(
+            "trusted_proxies has '{}', through which others can reach this server, but no [callers.NAME] has a key of its \
+             own; the development key '{DEVELOPMENT_KEY}' is for this machine only",
+            first.get_ref()
+        );
+        return Err(source.error(first.span(), message));
+    }
+    Ok(checked)
 }
 
 /// A network, or the one of a single address.

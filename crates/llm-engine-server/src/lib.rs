@@ -1,6 +1,7 @@
 //! The HTTP face of LLM Engine: routes, configuration, health.
 //!
 //! - [`config`]: one TOML file, read and checked once; reading it binds no port
+//! - [`rate_limit_headers`]: how the caller's quotas stand, on every answer
 //! - [`serve`]: answers requests on a listener until it is told to drain
 //!
 //! What a request means is decided in the gateway; here it is read, and its answer written.
@@ -13,7 +14,7 @@ mod error_answer;
 mod event_stream;
 mod metrics;
 pub mod policy_words;
-mod rate_limit_headers;
+pub mod rate_limit_headers;
 mod rate_limits_page;
 mod reload;
 mod routes;

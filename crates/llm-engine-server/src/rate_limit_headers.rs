@@ -1,3 +1,5 @@
+//! The headers that say how the caller's quotas stand.
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use llm_engine_gateway::{Counted, Level, Unit, milliseconds_up, unit_name};
 ///   `policy/unit`: `q` and `w` are the limit and its window in seconds, `r` what could be admitted now, `t` the seconds
 ///   until the quota is full again;
 /// - `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` in OpenAI's form, for the quota with the least left.
-pub(crate) fn add(headers: &mut HeaderMap, levels: &[Level]) {
+pub fn add(headers: &mut HeaderMap, levels: &[Level]) {
     if levels.is_empty() {
         return;
     }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::{Limiter, Reservation};
+use crate::admitted::Admitted;
 use crate::bookings::{HORIZON, Turn};
 use crate::cost::Amounts;
 use crate::policy_group::{PolicyGroup, Question, Refusing, Standing};
@@ -58,14 +59,14 @@ impl Limiter {
                 shared |= group.force(now, subject, cost, id);
             }
         }
-        Ok(Reservation {
+        Ok(self.reservation(Admitted {
             id,
             subject,
             cost,
-            admitted: now,
+            at: now,
             shared,
             passed,
-        })
+        }))
     }
 
     /// The standing by which the request can be admitted, if there is one.

@@ -233,6 +233,10 @@ fn each_mistake_is_told_with_its_line() {
             "llm-engine.toml:1: listen is '0.0.0.0:5000', which others can reach",
         ),
         (
+            message("trusted_proxies = ['127.0.0.1']"),
+            "llm-engine.toml:1: trusted_proxies has '127.0.0.1', through which others can reach this server",
+        ),
+        (
             message("listen = 'nowhere'"),
             "llm-engine.toml:1: listen is 'nowhere'",
         ),
