@@ -73,43 +73,62 @@ fn refused(answer: &Answer) -> Duration {
 }
 
 impl Crowd {
-    /// Checks that everybody was admitted at the second call at the latest, and how long it took beside the best that the
-    /// quota allows.
-    fn check(&self, optimal: Duration, longest: f64) {
-        let size = self.calls.len();
-        let calls: usize = self.calls.iter().sum();
-        let most = self.calls.iter().max().unwrap();
-        let ratio = self.took.as_secs_f64() / optimal.as_secs_f64();
-        println!(
-            "{size} callers, all sent within {:?}: {calls} calls, {most} at most of one, {:?} in all, {ratio:.3} times the \
-             optimum",
-            self.sent, self.took
-        );
+    /// What came of it, beside the best that the quota allows.
+    fn figures(&self, optimal: Duration) -> String {
+        let Self { calls, sent, took } = self;
+        let ratio = self.ratio(optimal);
+        format!(
+            "{} callers, all sent within {sent:?}: {} calls, at most {} of one, {took:?} in all, {ratio:.3} times the optimum",
+            calls.len(),
+            calls.iter().sum::<usize>(),
+            self.most_calls(),
+        )
+    }
+
+    fn ratio(&self, optimal: Duration) -> f64 {
+        self.took.as_secs_f64() / optimal.as_secs_f64()
+    }
+
+    fn most_calls(&self) -> usize {
+        self.calls.iter().copied().max().unwrap()
+    }
+
+    /// Checks that they came at once, and that everybody was admitted by the second call at the latest: at most one refusal
+    /// for each admission.
+    fn check(&self) {
         assert!(
             self.sent <= Duration::from_secs(1),
             "they did not come at once: {:?}",
             self.sent
         );
-        assert!(*most <= 2, "one had to call {most} times");
-        assert!(ratio <= longest, "{ratio}");
-        // Faster than the quota nobody can be.
-        assert!(self.took >= optimal, "{:?}", self.took);
+        assert!(
+            self.most_calls() <= 2,
+            "one had to call {} times",
+            self.most_calls()
+        );
     }
 }
 
 #[tokio::test]
-async fn of_100_callers_at_once_on_10_a_second_each_is_admitted_at_its_second_call_and_no_time_is_lost() {
+async fn of_100_callers_at_once_on_10_a_second_each_is_admitted_by_its_second_call_and_no_time_is_lost() {
     let policy =
         "[[policies]]\nname = 'p'\nper = ['key']\nrequests = { limit = 10, window = '1s', burst = 1 }";
+    let optimal = Duration::from_millis(9_900);
     let crowd = crowd(100, policy).await;
-    crowd.check(Duration::from_millis(9_900), 1.05);
+    println!("{}", crowd.figures(optimal));
+    crowd.check();
+    // Faster than the quota nobody can be.
+    assert!((1.0..=1.05).contains(&crowd.ratio(optimal)));
 }
 
 #[tokio::test]
 #[ignore = "takes a minute: make soak"]
-async fn of_5000_callers_at_once_on_100_a_second_each_is_admitted_at_its_second_call_and_no_time_is_lost() {
+async fn of_5000_callers_at_once_on_100_a_second_each_is_admitted_by_its_second_call_and_no_time_is_lost() {
     let policy =
         "[[policies]]\nname = 'p'\nper = ['key']\nrequests = { limit = 100, window = '1s', burst = 100 }";
+    let optimal = Duration::from_secs(49);
     let crowd = crowd(5_000, policy).await;
-    crowd.check(Duration::from_secs(49), 1.03);
+    println!("{}", crowd.figures(optimal));
+    crowd.check();
+    assert!((1.0..=1.03).contains(&crowd.ratio(optimal)));
 }
