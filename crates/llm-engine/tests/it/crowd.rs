@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{Answer, prompt};
-use crate::server::{Options, Server, Turn};
+use crate::server::{Server, Turn};
 use crate::upstream::{answer_at_once, deployed_model};
 
 /// Requests on their way at the same time, and so about the number of connections.
@@ -30,12 +30,7 @@ struct Crowd {
 async fn crowd(size: usize, policy: &str) -> Crowd {
     let turn = Turn::take();
     let model = deployed_model(answer_at_once);
-    // A line for each refusal would be half of the server's work.
-    let options = Options {
-        environment: &[("LLM_ENGINE_LOG", "warn")],
-        ..Options::default()
-    };
-    let server = Server::start_with(&turn, &format!("{model}{policy}"), options);
+    let server = Server::start(&turn, &format!("{model}{policy}"));
     let connections = Semaphore::new(CONNECTIONS);
     let (server, connections) = (&server, &connections);
     let begun = Instant::now();
