@@ -1,7 +1,7 @@
 # What to type. The work is in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint fmt clean
+.PHONY: help run test soak bench lint fmt clean
 
 BINARY := $(or $(CARGO_TARGET_DIR),target)/release/llm-engine
 BUILD := scripts/with-tools.sh cargo build --release -p llm-engine --features worker
@@ -9,6 +9,7 @@ BUILD := scripts/with-tools.sh cargo build --release -p llm-engine --features wo
 help:
 	@echo 'make run     build, fetch the model, start the server; make run ARGS="--config my.toml"'
 	@echo 'make test    everything that has to hold: format, lints, documentation, Rust and Python tests'
+	@echo 'make soak    the tests that take minutes: crowds of callers who retry, again and again, by the real clock'
 	@echo 'make bench   the limiter and the model runner, beside what they are measured against'
 	@echo 'make lint    format and lints only'
 	@echo 'make fmt     format the Rust code'
@@ -22,6 +23,10 @@ run:
 test:
 	@scripts/setup.sh test
 	@scripts/with-tools.sh scripts/test.sh
+
+soak:
+	@scripts/setup.sh test
+	@scripts/with-tools.sh scripts/soak.sh
 
 bench:
 	@scripts/setup.sh build

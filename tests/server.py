@@ -1,5 +1,6 @@
 """The real server, started as a user starts it."""
 
+import json
 import os
 import queue
 import subprocess
@@ -15,13 +16,22 @@ START_TIMEOUT_SECONDS = 110
 # Running answers are given 30 s by the server.
 STOP_TIMEOUT_SECONDS = 40
 
-MODEL = """\
+LISTEN = """\
 listen = "127.0.0.1:0"
+"""
 
+MODEL = """
 [models.smollm2-135m]
 aliases = ["llama-7b"]
 {source}
 chat_template_for_prompts = true
+"""
+
+# With a place for everybody who is admitted at once.
+DEPLOYED_MODEL = """
+[models.llama-7b]
+deployments = [{{ url = "{url}", model = "upstream" }}]
+concurrency = 256
 """
 
 FETCHED_MODEL = """\
@@ -30,21 +40,27 @@ sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """
 
 
-def configuration(policies=""):
-    """The built-in model and no limits but `policies`."""
+def built_in_model():
+    """The built-in model, from the file that the tests were given or else fetched."""
     given = os.environ.get("LLM_ENGINE_TEST_GGUF")
     source = f"gguf = '{Path(given).resolve()}'\n" if given else FETCHED_MODEL
-    return MODEL.format(source=source) + policies
+    return MODEL.format(source=source)
+
+
+def model_at(url):
+    """The model `llama-7b` on an OpenAI-compatible server."""
+    return DEPLOYED_MODEL.format(url=url)
 
 
 class Server:
-    """A running `llm-engine serve`; a context, which ends it with SIGTERM and wants exit code 0."""
+    """A running `llm-engine serve` with no limits but `policies`; a context, which ends it with SIGTERM and wants exit
+    code 0."""
 
-    def __init__(self, folder, policies=""):
+    def __init__(self, folder, policies="", model=None):
         self.log = folder / "server.log"
         config = folder / "llm-engine.toml"
-        config.write_text(configuration(policies))
-        self._command = [str(REPOSITORY / BINARY), "serve", "--config", str(config)]
+        config.write_text(LISTEN + (model or built_in_model()) + policies)
+        self._command = [str(REPOSITORY / BINARY), "serve", "--log-format", "json", "--config", str(config)]
         self.summary = []
         self.address = None
 
@@ -79,6 +95,11 @@ class Server:
             raise AssertionError(f"SIGTERM did not end the server\n{self._log_end()}") from None
         self._reader.join(5)
         assert code == 0, f"the server ended with exit code {code}\n{self._log_end()}"
+
+    def outcomes(self):
+        """What came of each request, in the order in which they ended. All are known when the server has ended."""
+        lines = map(json.loads, self.log.read_text().splitlines())
+        return [line["outcome"] for line in lines if line["target"] == "llm_engine::request"]
 
     def _read_lines(self):
         with self._process.stdout as lines:

@@ -40,7 +40,7 @@ pub struct Config {
     pub policies: Vec<PolicySetup>,
     /// The proxies that are believed from where a request comes.
     pub trusted_proxies: Vec<IpNet>,
-    /// Where budgets and long debts are kept over a restart. `None`: nowhere.
+    /// Where budgets and long debts are kept over a restart. `None`: the executable has a folder for it.
     pub state_folder: Option<PathBuf>,
 }
 

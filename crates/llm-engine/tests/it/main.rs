@@ -4,13 +4,27 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod arguments;
+mod budgets;
+#[cfg_attr(
+    not(feature = "worker"),
+    expect(dead_code, reason = "the tests that run a model need all of it")
+)]
+mod client;
+mod crowd;
+mod explain;
 mod program;
+mod reload;
+#[cfg_attr(
+    not(feature = "worker"),
+    expect(dead_code, reason = "the tests that run a model need all of it")
+)]
+mod server;
 mod simulate;
+mod until;
+mod upstream;
 
 #[cfg(feature = "worker")]
 mod answers;
-#[cfg(feature = "worker")]
-mod client;
 #[cfg(feature = "worker")]
 mod complete;
 #[cfg(feature = "worker")]
@@ -28,10 +42,6 @@ mod memory;
 #[cfg(feature = "worker")]
 mod saturation;
 #[cfg(feature = "worker")]
-mod server;
-#[cfg(feature = "worker")]
 mod starting;
-#[cfg(feature = "worker")]
-mod until;
 #[cfg(feature = "worker")]
 mod worker;

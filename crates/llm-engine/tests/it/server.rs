@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::client::{Answer, Frames, STREAM, SYNC};
 use crate::program::SETTINGS;
 use crate::until::until;
+#[cfg(feature = "worker")]
 use crate::worker::Worker;
 
 /// The machine to oneself, as far as these tests go: they load models and measure time. Held until it is dropped.
@@ -48,6 +49,9 @@ pub(crate) struct Options<'a> {
 /// Loading a model takes a second; other work on this machine may stretch it.
 const START: Duration = Duration::from_secs(30);
 
+/// The name of its configuration.
+const CONFIG: &str = "engine.toml";
+
 /// The key that is sent if a test is not about keys.
 const KEY: &str = "root";
 
@@ -62,6 +66,7 @@ impl Turn {
 }
 
 /// The model file.
+#[cfg(feature = "worker")]
 pub(crate) fn gguf() -> PathBuf {
     let path = std::env::var_os("LLM_ENGINE_TEST_GGUF").map(PathBuf::from);
     let path = path.expect("set LLM_ENGINE_TEST_GGUF to the path of a model file");
@@ -74,8 +79,13 @@ pub(crate) fn gguf() -> PathBuf {
 }
 
 /// A section for a model with this name and these further lines.
+#[cfg(feature = "worker")]
 pub(crate) fn model(name: &str, lines: &str) -> String {
     format!("[models.{name}]\ngguf = '{}'\n{lines}\n", gguf().display())
+}
+
+fn configuration(sections: &str) -> String {
+    format!("listen = '127.0.0.1:0'\n{sections}")
 }
 
 impl Server {
@@ -93,8 +103,8 @@ impl Server {
     /// A server that has been started just now. What it prints is not read.
     pub(crate) fn begin(_turn: &Turn, sections: &str, options: Options<'_>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("engine.toml");
-        std::fs::write(&config, format!("listen = '127.0.0.1:0'\n{sections}")).unwrap();
+        let config = folder.path().join(CONFIG);
+        std::fs::write(&config, configuration(sections)).unwrap();
         std::fs::create_dir(folder.path().join("tmp")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_llm-engine"));
         command
@@ -174,7 +184,21 @@ impl Server {
         Answer::read(self.send(request.body(Full::default()).unwrap()).await).await
     }
 
+    /// Asks with a key.
+    pub(crate) async fn get_as(&self, key: &str, target: &str) -> Answer {
+        let request = Request::get(format!("{}{target}", self.address));
+        let request = request.header("authorization", format!("Bearer {key}"));
+        Answer::read(self.send(request.body(Full::default()).unwrap()).await).await
+    }
+
+    /// How the limits of the key stand, for the first model.
+    pub(crate) async fn limits(&self) -> Vec<Value> {
+        let answer = self.get_as(KEY, "/v1/limits").await.json();
+        answer["data"][0]["limits"].as_array().unwrap().clone()
+    }
+
     /// The process that runs this model, which answers.
+    #[cfg(feature = "worker")]
     pub(crate) fn worker(&self, model: &str) -> Worker {
         let found = Worker::find(self.process.id(), self.folder.path(), model);
         found.unwrap_or_else(|| panic!("the server has no worker for {model}:\n{}", self.log()))
@@ -201,7 +225,18 @@ impl Server {
         status
     }
 
+    /// Its configuration, which it looks at again and again.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join(CONFIG)
+    }
+
+    /// Writes other sections into its configuration, and nothing else about the file.
+    pub(crate) fn configure(&self, sections: &str) {
+        std::fs::write(self.config(), configuration(sections)).unwrap();
+    }
+
     /// The folders of its workers' sockets.
+    #[cfg(feature = "worker")]
     pub(crate) fn socket_folders(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.folder.path().join("tmp")).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()

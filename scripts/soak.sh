@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The tests that take minutes, by the real clock: those that are ignored in Rust, and those that are marked `soak` in
+# Python. They print what they measure, and want a machine that has nothing else to do. None needs a model.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export LLM_ENGINE_BIN="${LLM_ENGINE_BIN:-${CARGO_TARGET_DIR:-target}/release/llm-engine}"
+# The same build as in scripts/test.sh.
+executable=(--release -p llm-engine --features worker)
+
+cargo build "${executable[@]}"
+if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run "${executable[@]}" --run-ignored only --no-capture
+else
+    cargo test "${executable[@]}" --test it -- --ignored --nocapture
+fi
+.venv/bin/python -m pytest tests -m soak --capture=no

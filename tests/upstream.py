@@ -1,0 +1,69 @@
+"""An OpenAI-compatible server in place of a model: it answers at once, and remembers what it was asked."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+ANSWER = {
+    "id": "cmpl-1",
+    "object": "text_completion",
+    "created": 1,
+    "model": "upstream",
+    "choices": [{"index": 0, "text": " light", "finish_reason": "stop", "logprobs": None}],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6},
+}
+# A stream of one event, which has the usage too.
+STREAM = f"data: {json.dumps(ANSWER)}\n\ndata: [DONE]\n\n"
+
+
+class Upstream:
+    """Answers every completion with one word. A context."""
+
+    def __init__(self):
+        self._asked = threading.Lock()
+        self.prompts = []
+
+    def __enter__(self):
+        self._listener = ThreadingHTTPServer(("127.0.0.1", 0), self._handler_class())
+        self.url = f"http://127.0.0.1:{self._listener.server_port}/v1"
+        self._thread = threading.Thread(target=self._listener.serve_forever, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised):
+        self._listener.shutdown()
+        self._listener.server_close()
+        self._thread.join()
+
+    def _handler_class(upstream):
+        class Handler(BaseHTTPRequestHandler):
+            # The server keeps its connections.
+            protocol_version = "HTTP/1.1"
+            # Else the body waits for the acknowledgement of the head.
+            disable_nagle_algorithm = True
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with upstream._asked:
+                    upstream.prompts.append(body["prompt"])
+                if body.get("stream"):
+                    self._answer("text/event-stream", STREAM)
+                else:
+                    self._answer("application/json", json.dumps(ANSWER))
+
+            def do_GET(self):
+                # What the server asks to know whether somebody is there.
+                self._answer("application/json", json.dumps({"object": "list", "data": []}))
+
+            def _answer(self, content_type, text):
+                body = text.encode()
+                self.send_response(200)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        return Handler
