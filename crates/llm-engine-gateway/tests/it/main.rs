@@ -10,6 +10,7 @@ mod counting;
 mod draining;
 mod dropping;
 mod harness;
+mod holding;
 mod policies;
 mod queueing;
 mod raw_upstream;

@@ -1,11 +1,13 @@
 //! The server over real sockets, in front of an upstream that does what the tests tell it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bookings;
 mod configuration;
 mod draining;
 mod golden;
 mod hang_up;
 mod harness;
+mod hold;
 mod limits;
 mod openai;
 mod rate_limits_page;

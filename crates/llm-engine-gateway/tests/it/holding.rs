@@ -1,0 +1,158 @@
+//! Requests that are held until their time comes: how many there can be, and what is left of those whose callers go.
+
+use std::num::NonZeroUsize;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use futures_util::future::poll_immediate;
+use llm_engine_gateway::{
+    AnswerBody, Arrival, CompleteError, Gateway, Per, PolicySetup, Quota, RefusalCode, Unit,
+};
+use llm_engine_wire::openai::Request;
+use scripted_upstream::stay_frozen;
+use tokio::time::advance;
+
+use crate::harness::{World, arrival, arrived, complete_as, policy, refused, request, settle, streaming};
+
+/// The most requests of one caller that are held at the same time.
+const MOST_OF_ONE: usize = 1_000;
+const UNIT: Duration = Duration::from_millis(10);
+
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<AnswerBody, CompleteError>> + 'a>>;
+
+/// A hundred a second for each caller, one at once; who is beyond is held as long as can be.
+async fn world() -> World {
+    let mut world = World::with(|setup| {
+        setup.models[0].concurrency = NonZeroUsize::new(10_000).unwrap();
+        setup.policies = vec![PolicySetup {
+            per: Per {
+                caller: true,
+                ..Per::default()
+            },
+            hold: Duration::from_secs(60),
+            ..policy(
+                "p",
+                [(
+                    Unit::Requests,
+                    Quota::with_burst(100, Duration::from_secs(1), 1).unwrap(),
+                )],
+            )
+        }];
+    })
+    .await;
+    for name in ["alice", "bob"] {
+        let request = streaming();
+        let first = complete_as(&world.gateway, name, &request, "first");
+        let mut first = pin!(first);
+        arrived(first.as_mut(), &mut world.upstream)
+            .await
+            .answer_words(1, &["a"]);
+        drop(first.await);
+    }
+    world
+}
+
+/// Begins a request, which is held.
+async fn hold<'a>(gateway: &'a Gateway, name: &'a str, request: &'a Request, id: &'a str) -> Answer<'a> {
+    let mut answer: Answer<'a> = Box::pin(complete_as(gateway, name, request, id));
+    assert!(poll_immediate(&mut answer).await.is_none(), "{id} of {name}");
+    answer
+}
+
+fn ids(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("r-{number}")).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_as_many_as_can_be_held_is_refused_with_a_time_and_others_are_held() {
+    let _frozen = stay_frozen();
+    let world = world().await;
+    let (gateway, request) = (&world.gateway, streaming());
+    let ids = ids(MOST_OF_ONE);
+    let mut held = Vec::new();
+    for id in &ids {
+        held.push(hold(gateway, "alice", &request, id).await);
+    }
+    let beyond = refused(world.complete(&request).await);
+    assert_eq!(beyond.code, RefusalCode::RateLimited);
+    let count = u32::try_from(MOST_OF_ONE).unwrap();
+    assert_eq!(
+        (beyond.retry_after, beyond.booked),
+        (Some(UNIT * (count + 1)), true)
+    );
+    drop(hold(gateway, "bob", &request, "of-bob").await);
+
+    // One goes: there is room for another.
+    drop(held.pop());
+    drop(hold(gateway, "alice", &request, "next").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_held_and_goes_leaves_nothing_behind() {
+    let _frozen = stay_frozen();
+    let World {
+        gateway,
+        mut upstream,
+    } = world().await;
+    let request = streaming();
+    for id in ids(3 * MOST_OF_ONE) {
+        drop(hold(&gateway, "alice", &request, &id).await);
+    }
+    // Nobody has a time before this one.
+    let mut next = hold(&gateway, "alice", &request, "next").await;
+    advance(UNIT).await;
+    arrived(next.as_mut(), &mut upstream)
+        .await
+        .answer_words(1, &["a"]);
+    next.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_are_held_are_admitted_in_their_order_when_their_time_comes() {
+    let _frozen = stay_frozen();
+    let World {
+        gateway,
+        mut upstream,
+    } = world().await;
+    let request = streaming();
+    let ids = ids(100);
+    let mut held = Vec::new();
+    for id in &ids {
+        held.push(hold(&gateway, "alice", &request, id).await);
+    }
+    for answer in &mut held {
+        advance(UNIT - Duration::from_millis(1)).await;
+        assert!(poll_immediate(&mut *answer).await.is_none());
+        settle().await;
+        assert!(upstream.arrived().is_none());
+        advance(Duration::from_millis(1)).await;
+        arrived(answer.as_mut(), &mut upstream)
+            .await
+            .answer_words(1, &["a"]);
+        answer.as_mut().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_is_bounded_in_bytes_too() {
+    let _frozen = stay_frozen();
+    let world = world().await;
+    let (caller, route) = (world.caller("alice"), world.route());
+    let request = request(serde_json::json!({}));
+    let large = |id: &'static str| Arrival {
+        bytes: 100 * 1024 * 1024,
+        ..arrival(id)
+    };
+    let arrivals = ["1", "2", "3"].map(large);
+    let mut answers = Vec::new();
+    for arrival in &arrivals {
+        let mut answer: Answer<'_> = Box::pin(world.gateway.complete(&caller, &route, &request, arrival));
+        let at_once = poll_immediate(&mut answer).await;
+        answers.push((answer, at_once));
+    }
+    let at_once: Vec<_> = answers.iter_mut().map(|(_, at_once)| at_once.take()).collect();
+    let [None, None, Some(beyond)] = <[_; 3]>::try_from(at_once).unwrap() else {
+        panic!("256 MiB hold two of them");
+    };
+    assert!(refused(beyond).booked);
+}
