@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bookings;
+mod budgets;
 mod configuration;
 mod draining;
 mod golden;
