@@ -5,6 +5,7 @@ mod bookings;
 mod budgets;
 mod configuration;
 mod draining;
+mod explain;
 mod golden;
 mod hang_up;
 mod harness;
