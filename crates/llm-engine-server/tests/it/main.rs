@@ -10,6 +10,7 @@ mod golden;
 mod hang_up;
 mod harness;
 mod hold;
+mod levels;
 mod limits;
 mod openai;
 mod rate_limits_page;
