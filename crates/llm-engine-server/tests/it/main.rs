@@ -14,5 +14,6 @@ mod levels;
 mod limits;
 mod openai;
 mod rate_limits_page;
+mod trust;
 mod v1;
 mod waiting;
