@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod a_day;
 mod broken_streams;
 mod callers;
 mod connections;
