@@ -127,6 +127,9 @@ impl Limits {
             if held.is_none() && until.is_some() {
                 held = self.hold(ask);
             }
+            if let Some(held) = &mut held {
+                held.is_booked = not_now.refusal.booked;
+            }
             let (Some(until), Some(_)) = (until, &held) else {
                 if let Some(held) = held {
                     held.ended();

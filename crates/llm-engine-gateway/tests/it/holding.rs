@@ -1,18 +1,23 @@
 //! Requests that are held until their time comes: how many there can be, and what is left of those whose callers go.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use futures_util::future::poll_immediate;
 use llm_engine_gateway::{
-    AnswerBody, Arrival, CompleteError, Gateway, Per, PolicySetup, Quota, RefusalCode, Unit,
+    AnswerBody, AnswerStream, Arrival, CompleteError, Gateway, MatchSetup, Per, PolicySetup, Quota,
+    RefusalCode, Unit,
 };
 use llm_engine_wire::openai::Request;
-use scripted_upstream::stay_frozen;
+use scripted_upstream::{EventStream, Upstream, stay_frozen};
+use serde_json::json;
 use tokio::time::advance;
 
-use crate::harness::{World, arrival, arrived, complete_as, policy, refused, request, settle, streaming};
+use crate::harness::{
+    World, arrival, arrived, at_once, complete_as, model, policy, refused, remote, request, settle,
+    stream_of, streaming,
+};
 
 /// The most requests of one caller that are held at the same time.
 const MOST_OF_ONE: usize = 1_000;
@@ -57,6 +62,13 @@ async fn hold<'a>(gateway: &'a Gateway, name: &'a str, request: &'a Request, id:
     let mut answer: Answer<'a> = Box::pin(complete_as(gateway, name, request, id));
     assert!(poll_immediate(&mut answer).await.is_none(), "{id} of {name}");
     answer
+}
+
+/// Lets a request have its first token; it goes on running.
+async fn begin(mut answer: Answer<'_>, upstream: &mut Upstream) -> (AnswerStream, EventStream) {
+    let stream = arrived(answer.as_mut(), upstream).await.stream();
+    stream.text("a");
+    (stream_of(answer.await), stream)
 }
 
 fn ids(count: usize) -> Vec<String> {
@@ -138,7 +150,7 @@ async fn what_is_held_is_bounded_in_bytes_too() {
     let _frozen = stay_frozen();
     let world = world().await;
     let (caller, route) = (world.caller("alice"), world.route());
-    let request = request(serde_json::json!({}));
+    let request = request(json!({}));
     let large = |id: &'static str| Arrival {
         bytes: 100 * 1024 * 1024,
         ..arrival(id)
@@ -155,4 +167,53 @@ async fn what_is_held_is_bounded_in_bytes_too() {
         panic!("256 MiB hold two of them");
     };
     assert!(refused(beyond).booked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_held_without_a_time_and_goes_takes_no_equal_request_s_time_along() {
+    let _frozen = stay_frozen();
+    let longest = Duration::from_secs(60);
+    let second = Duration::from_secs(1);
+    let rate = PolicySetup {
+        hold: longest,
+        matches: MatchSetup {
+            model: Some("m".to_owned()),
+            ..MatchSetup::default()
+        },
+        ..policy("rate", [(Unit::Requests, Quota::new(1, second).unwrap())])
+    };
+    let two_at_once = PolicySetup {
+        hold: longest,
+        concurrency: NonZeroU32::new(2),
+        ..policy("two", [])
+    };
+    let World {
+        gateway,
+        mut upstream,
+    } = World::with(|setup| {
+        let other = model("n", &remote(setup).url);
+        setup.models.push(other);
+        for model in &mut setup.models {
+            model.concurrency = NonZeroUsize::new(10).unwrap();
+        }
+        setup.policies = vec![rate, two_at_once];
+    })
+    .await;
+    let (streaming, elsewhere) = (streaming(), request(json!({ "model": "n", "stream": true })));
+    let first_of_all = Box::pin(complete_as(&gateway, "bob", &streaming, "first"));
+    drop(begin(first_of_all, &mut upstream).await);
+
+    // For the first of two equal requests a time is kept; for the second none can be, as too many are running by then.
+    let running = Box::pin(complete_as(&gateway, "bob", &elsewhere, "1"));
+    let _running = begin(running, &mut upstream).await;
+    let _equal = hold(&gateway, "alice", &streaming, "equal").await;
+    let running = Box::pin(complete_as(&gateway, "bob", &elsewhere, "2"));
+    let running = begin(running, &mut upstream).await;
+    drop(hold(&gateway, "alice", &streaming, "equal").await);
+
+    drop(running);
+    let mut next = hold(&gateway, "carol", &streaming, "next").await;
+    advance(second).await;
+    assert!(at_once(next.as_mut()).await.is_none());
+    assert!(upstream.arrived().is_none(), "it is the time of another");
 }
