@@ -194,9 +194,12 @@ impl Limits {
         self.holding.enter(caller, ask.arrival.bytes, give_up)
     }
 
+    /// How every quota stands that can refuse the subject; those that only observe are not for its eyes.
     pub(crate) fn levels(&self, subject: Subject) -> Vec<Level> {
         let state = self.state();
-        state.limiter.levels(self.now(), subject)
+        let mut levels = state.limiter.levels(self.now(), subject);
+        levels.retain(|level| !state.policies.observes(&level.policy));
+        levels
     }
 
     /// Puts other policies in force, for callers of whom the new ones get numbers. `make` is given these.

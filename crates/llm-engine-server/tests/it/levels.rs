@@ -5,7 +5,7 @@ use scripted_upstream::{Upstream, freeze};
 use serde_json::{Value, json};
 use tokio::time::advance;
 
-use crate::harness::{Answer, STREAM, Server, piece, prompt, quick};
+use crate::harness::{Answer, STREAM, SYNC, Server, chat, config, piece, prompt, quick};
 
 const POLICIES: &str = "price = { input_usd_per_million = 0, output_usd_per_million = 1_000_000 }
 [models.n]
@@ -52,7 +52,7 @@ async fn every_limit_that_applies_is_listed_for_every_model() {
     server.complete().await;
     let limit = |policy: &str, counts: &str, limit: Value, words: &str, remaining: Value, full_in: u64| {
         json!({
-            "policy": policy, "counts": counts, "limit": limit, "limit_in_words": words, "remaining": remaining,
+            "policy": policy, "route": null, "counts": counts, "limit": limit, "limit_in_words": words, "remaining": remaining,
             "full_in_ms": full_in,
         })
     };
@@ -190,4 +190,101 @@ async fn without_a_key_nothing_is_told() {
     }
     let post = server.post("/v1/limits", &json!({})).await;
     assert_eq!(post.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+/// What is left to a caller of model `m`, by policy and route.
+fn left(answer: &Answer) -> Vec<(String, Option<String>, u64)> {
+    let json = answer.json();
+    let limits = json["data"][0]["limits"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    limits
+        .map(|limit| {
+            let policy = text(&limit["policy"]).unwrap();
+            (
+                policy,
+                text(&limit["route"]),
+                limit["remaining"].as_u64().unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn what_counts_for_one_route_alone_is_listed_for_that_route() {
+    let _frozen = freeze();
+    let policies = "[[policies]]\nname = 'chat'\nmatch = { route = '/v1/chat/completions' }\n\
+                    requests = { limit = 5, window = '1h' }\n\
+                    [[policies]]\nname = 'each'\nper = ['route']\nrequests = { limit = 9, window = '1h' }\n\
+                    [[policies]]\nname = 'all'\nrequests = { limit = 20, window = '1h' }";
+    let server = Server::start(&quick().await, policies).await;
+    let mut body = chat();
+    body["stream"] = true.into();
+    let answer = Answer::read(server.post("/v1/chat/completions", &body).await).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let entry =
+        |policy: &str, route: Option<&str>, left: u64| (policy.to_owned(), route.map(str::to_owned), left);
+    let mut found = left(&server.get("/v1/limits").await);
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            entry("all", None, 19),
+            entry("chat", Some("/v1/chat/completions"), 4),
+            entry("each", Some("/v1/chat/completions"), 8),
+            entry("each", Some("/v1/completions"), 9),
+            entry("each", Some("/v1/llm/completions-stream"), 9),
+            entry("each", Some("/v1/llm/completions-sync"), 9),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_counts_for_an_address_or_a_user_is_that_of_whoever_asks() {
+    let _frozen = freeze();
+    let policies = "[callers.trusted]\ntrusted_users = true\n\
+                    api_key_sha256 = 'a9a089195c68d2adeee23beaa2c3a93b1d4cdf09046e7a9e520b3b166dff3e6a'\n\
+                    [[policies]]\nname = 'a'\nper = ['address']\nrequests = { limit = 5, window = '1h' }\n\
+                    [[policies]]\nname = 'u'\nper = ['user']\nrequests = { limit = 9, window = '1h' }";
+    let config = config(&quick().await, policies);
+    let server = Server::with_config(&format!("trusted_proxies = ['127.0.0.1']\n{config}")).await;
+    let send = async |method: &str, target: &str, address: &str, user: &str| {
+        let headers = [
+            ("authorization", "Bearer trusted"),
+            ("content-type", "application/json"),
+            ("x-forwarded-for", address),
+            ("x-llm-engine-user", user),
+        ];
+        let body = prompt(5).to_string();
+        let answer = Answer::read(server.send(method, target, &headers, Some(&body)).await).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        answer
+    };
+    send("POST", SYNC, "203.0.113.1", "ann").await;
+    for (address, user, expected) in [
+        ("203.0.113.1", "ann", vec![4, 8]),
+        ("203.0.113.2", "ann", vec![5, 8]),
+        ("203.0.113.1", "bea", vec![4, 9]),
+        ("203.0.113.2", "", vec![5]),
+    ] {
+        let answer = send("GET", "/v1/limits", address, user).await;
+        let left: Vec<_> = left(&answer).into_iter().map(|(_, _, left)| left).collect();
+        assert_eq!(left, expected, "{address} {user}");
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_only_observes_is_seen_neither_here_nor_in_headers() {
+    let _frozen = freeze();
+    let policies = "[[policies]]\nname = 'watched'\nmode = 'observe'\nrequests = { limit = 1, window = '1h' }\n\
+                    [[policies]]\nname = 'real'\nrequests = { limit = 9, window = '1h' }";
+    let server = Server::start(&quick().await, policies).await;
+    server.complete().await;
+    let answer = server.complete().await;
+    assert_eq!(answer.header("ratelimit"), Some("\"real/requests\";r=7;t=800"));
+    assert_eq!(
+        answer.header("ratelimit-policy"),
+        Some("\"real/requests\";q=9;w=3600")
+    );
+    assert_eq!(answer.header("x-ratelimit-remaining-requests"), Some("7"));
+    assert!(!server.get("/v1/limits").await.body.contains("watched"));
 }
