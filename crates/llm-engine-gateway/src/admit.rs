@@ -127,6 +127,9 @@ impl Limits {
             if held.is_none() && until.is_some() {
                 held = self.hold(ask);
             }
+            if let Some(held) = &mut held {
+                held.is_booked = not_now.refusal.booked;
+            }
             let (Some(until), Some(_)) = (until, &held) else {
                 if let Some(held) = held {
                     held.ended();
@@ -149,7 +152,7 @@ impl Limits {
         let mut state = self.state();
         let now = self.now();
         state.limiter.pass_time(now);
-        let before = state.limiter.levels(now, subject);
+        let before = state.limiter.levels_for(now, subject, arrival.fingerprint);
         let decision = state
             .limiter
             .admit_or_book(now, subject, cost, arrival.fingerprint);
@@ -192,11 +195,14 @@ impl Limits {
         self.holding.enter(caller, ask.arrival.bytes, give_up)
     }
 
+    /// How every quota stands that can refuse the subject; those that only observe are not for its eyes.
     pub(crate) fn levels(&self, subject: Subject) -> Vec<Level> {
         let mut state = self.state();
         let now = self.now();
         state.limiter.pass_time(now);
-        state.limiter.levels(now, subject)
+        let mut levels = state.limiter.levels(now, subject);
+        levels.retain(|level| !state.policies.observes(&level.policy));
+        levels
     }
 
     /// Puts other policies in force, for callers of whom the new ones get numbers. `make` is given these.

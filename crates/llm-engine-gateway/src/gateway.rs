@@ -103,7 +103,7 @@ impl Gateway {
         self.routes.all()
     }
 
-    /// How every quota stands that applies to such a request of this caller for this model.
+    /// How every quota stands that could refuse such a request of this caller for this model.
     #[must_use]
     pub fn levels(&self, caller: &Caller, route: &Route, arrival: &Arrival<'_>) -> Vec<Level> {
         self.limits.levels(subject(caller, route, arrival))

@@ -26,11 +26,13 @@ pub(crate) struct Held {
     holding: Arc<Holding>,
     caller: u32,
     bytes: usize,
+    /// Whether its time is kept for it. If not, one that is kept for an equal request is not its own to give up.
+    pub(crate) is_booked: bool,
     give_up: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Holding {
-    /// Holds a request, if there is room. `give_up` is called if its caller goes.
+    /// Holds a request, if there is room. `give_up` is called if its caller goes while its time is kept.
     pub(crate) fn enter(
         self: &Arc<Self>,
         caller: u32,
@@ -49,6 +51,7 @@ impl Holding {
             holding: Arc::clone(self),
             caller,
             bytes,
+            is_booked: false,
             give_up: Some(Box::new(give_up)),
         })
     }
@@ -77,7 +80,9 @@ impl Drop for Held {
             }
         }
         drop(count);
-        if let Some(give_up) = self.give_up.take() {
+        if let Some(give_up) = self.give_up.take()
+            && self.is_booked
+        {
             give_up();
         }
     }

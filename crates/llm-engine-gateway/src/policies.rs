@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use llm_engine_limit::{Budget, Match, Policy, QuotaError, Refused, Subject, Time, Unit};
+use llm_engine_limit::{Budget, Match, Mode, Policy, QuotaError, Refused, Subject, Time, Unit};
 
 use crate::arrival::{route_number, user_number};
 use crate::calendars::calendar;
@@ -62,6 +62,12 @@ impl Policies {
     pub(crate) fn learn_output(&self, subject: Subject) -> bool {
         let mut policies = self.setups.iter().zip(&self.limits);
         policies.any(|(setup, policy)| setup.learned_output && policy.applies_to(subject))
+    }
+
+    /// Whether the policy of this name only observes.
+    pub(crate) fn observes(&self, name: &str) -> bool {
+        let index = self.by_name.get(name);
+        index.is_some_and(|index| self.setups[*index].mode == Mode::Observe)
     }
 
     /// How long a request may be held that these refuse: as long as each of their policies allows.

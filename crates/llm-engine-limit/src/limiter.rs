@@ -204,10 +204,22 @@ impl Limiter {
     /// How every quota that applies to the subject stands.
     #[must_use]
     pub fn levels(&self, now: Time, subject: Subject) -> Vec<Level> {
+        self.levels_but(now, subject, None)
+    }
+
+    /// The same as a request with this fingerprint finds it: the room that is kept for itself is there.
+    #[must_use]
+    pub fn levels_for(&self, now: Time, subject: Subject, fingerprint: Fingerprint) -> Vec<Level> {
+        let own = self.bookings.find(subject.caller, fingerprint);
+        self.levels_but(now, subject, own)
+    }
+
+    fn levels_but(&self, now: Time, subject: Subject, own: Option<u64>) -> Vec<Level> {
         let now = self.latest.max(now);
+        let own = own.map(|id| (id, self.bookings.get(id)));
         let mut levels = Vec::new();
         for group in self.groups.iter().filter(|group| group.applies_to(subject)) {
-            group.levels(now, subject, &mut levels);
+            group.levels(now, subject, own, &mut levels);
         }
         levels
     }

@@ -99,6 +99,15 @@ impl Schedule {
         times(self.booked[place].due, self.kept)
     }
 
+    /// The same for one of those, whose own room is not in its way.
+    pub(crate) fn held_back_by_others(&self, place: usize, own: (Time, u64), ticks: u64) -> u64 {
+        let own = self
+            .due
+            .get(&own)
+            .map_or(0, |weight| times(ticks.into(), *weight));
+        times(self.booked[place].due.saturating_sub(own.into()), self.kept)
+    }
+
     /// What is kept for one that is not yet due.
     pub(crate) fn held_back_for(&self, caller: u32, ticks: u64) -> u64 {
         times(times(ticks.into(), self.weight(caller)).into(), self.kept)

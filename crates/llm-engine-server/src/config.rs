@@ -121,8 +121,7 @@ impl Config {
         })
     }
 
-    /// The settings in which the new configuration differs and that can only be taken at the start. While there is one,
-    /// take nothing from the new configuration: its callers may be safe only at the address where it wants to listen.
+    /// The settings in which the new configuration differs and that can only be taken at the start.
     #[must_use]
     pub fn restart_needed_for(&self, new: &Self) -> Vec<&'static str> {
         let Self {

@@ -69,7 +69,10 @@ impl Reloader {
 
     fn try_reload(&self) -> Result<Vec<&'static str>, ReloadError> {
         let config = Config::read(&self.path)?;
-        if config.development_key && !self.started.listen.ip().is_loopback() {
+        // The address and the proxies of the start stay in force.
+        let is_reachable =
+            !self.started.listen.ip().is_loopback() || !self.started.trusted_proxies.is_empty();
+        if config.development_key && is_reachable {
             return Err(ReloadError::DevelopmentKey);
         }
         let restart_needed = self.started.restart_needed_for(&config);
@@ -89,7 +92,10 @@ enum ReloadError {
     #[error(transparent)]
     Setup(#[from] llm_engine_gateway::SetupError),
     /// Others could use it.
-    #[error("without callers there is only the development key, which works on loopback addresses only")]
+    #[error(
+        "without callers there is only the development key, which is for this machine only; this server was started where \
+         others can reach it"
+    )]
     DevelopmentKey,
 }
 

@@ -13,12 +13,22 @@ pub struct Frozen {
 /// keeps it still here.
 #[must_use]
 pub fn freeze() -> Frozen {
+    let frozen = stay_frozen();
+    tokio::time::pause();
+    frozen
+}
+
+/// Keeps tokio's clock still where it has been paused from the start, by `#[tokio::test(start_paused = true)]`.
+///
+/// There a timer of whole milliseconds fires exactly at its time. After [`freeze`] it may need up to a millisecond more:
+/// timers count whole milliseconds since the runtime began, and the clock has stopped somewhere between two of them.
+#[must_use]
+pub fn stay_frozen() -> Frozen {
     let (sender, receiver) = mpsc::channel::<()>();
     tokio::task::spawn_blocking(move || {
         // Returns when the sender is dropped.
         let _ = receiver.recv();
     });
-    tokio::time::pause();
     Frozen {
         _thawed_by_drop: sender,
     }

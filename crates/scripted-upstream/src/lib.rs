@@ -9,6 +9,6 @@ mod clock;
 mod exchange;
 mod upstream;
 
-pub use clock::{Frozen, freeze};
+pub use clock::{Frozen, freeze, stay_frozen};
 pub use exchange::{EventStream, Exchange};
 pub use upstream::Upstream;

@@ -3,6 +3,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt as _;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +29,10 @@ impl Upstream {
         let url = format!("http://{}/v1", listener.local_addr().expect("its address"));
         let (sender, arrivals) = mpsc::unbounded_channel();
         let router = Router::new().fallback(arrive).with_state(sender);
+        // An event that waited for the acknowledgement of the one before would come late by the clock of a test.
+        let listener = listener.tap_io(|connection| {
+            let _ = connection.set_nodelay(true);
+        });
         let server = tokio::spawn(async move { axum::serve(listener, router).await }).abort_handle();
         Self {
             url,

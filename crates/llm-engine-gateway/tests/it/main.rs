@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod a_day;
 mod broken_streams;
 mod callers;
 mod connections;
@@ -10,6 +11,7 @@ mod counting;
 mod draining;
 mod dropping;
 mod harness;
+mod holding;
 mod policies;
 mod queueing;
 mod raw_upstream;

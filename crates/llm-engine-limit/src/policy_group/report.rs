@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::PolicyGroup;
 use super::booking::{Standing, fits};
-use crate::bookings::Bookings;
+use crate::bookings::{Booking, Bookings};
 use crate::bucket::Bucket;
 use crate::cost::Amounts;
 use crate::meter::Meter;
@@ -129,14 +129,26 @@ impl PolicyGroup {
         Ok(())
     }
 
-    /// Appends how every quota stands for the subject.
-    pub(crate) fn levels(&self, now: Time, subject: Subject, levels: &mut Vec<Level>) {
+    /// Appends how every quota stands for the subject, or for a request of it that comes for this booking.
+    pub(crate) fn levels(
+        &self,
+        now: Time,
+        subject: Subject,
+        own: Option<(u64, Booking)>,
+        levels: &mut Vec<Level>,
+    ) {
         let row = self.buckets.find(subject);
         let schedule = self.schedule(row);
         let running = row.map_or(0, |row| self.running.count(row));
         for (policy, buckets) in self.policies_with(row) {
             levels.extend(buckets.map(|(meter, bucket)| {
-                let held_back = schedule.map_or(0, |schedule| schedule.held_back(meter.place));
+                let held_back = schedule.map_or(0, |schedule| match own {
+                    None => schedule.held_back(meter.place),
+                    Some((id, booking)) => {
+                        let ticks = meter.ticks_of(&Amounts::from(booking.cost));
+                        schedule.held_back_by_others(meter.place, (booking.due, id), ticks)
+                    }
+                });
                 Level {
                     policy: Arc::clone(&policy.name),
                     counted: meter.counted(),

@@ -4,26 +4,26 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use llm_engine_gateway::{Arrival, Gateway, Level, ROUTES, in_units, milliseconds_up, unit_name};
+use llm_engine_gateway::{Caller, Gateway, Level, ROUTES, Route, in_units, milliseconds_up, unit_name};
 use serde_json::{Value, json};
 
 use super::{named, new_request_id};
+use crate::App;
+use crate::arrival::arrival;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 
 /// How the caller's limits stand, for each model.
-pub(super) async fn list(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
+pub(super) async fn list(State(app): State<App>, parts: Parts) -> Response {
     let request_id = new_request_id();
-    let response = match authorize(&gateway, &headers) {
+    let response = match authorize(&app.gateway, &parts.headers) {
         Ok(caller) => {
-            let models = gateway.routes().iter().map(|route| {
-                // Of an address or a user nothing is known before a request comes.
-                let arrival = Arrival::local(&request_id, ROUTES[0]);
-                let levels = gateway.levels(&caller, route, &arrival);
-                let limits: Vec<Value> = levels.iter().map(level).collect();
-                json!({ "model": route.name, "limits": limits })
+            let models = app.gateway.routes().iter().map(|model| {
+                let limits = limits(&app, &caller, model, &parts, &request_id);
+                json!({ "model": model.name, "limits": limits })
             });
             Json(json!({ "object": "list", "caller": *caller.name, "data": models.collect::<Vec<_>>() }))
                 .into_response()
@@ -33,9 +33,32 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>, headers: HeaderMap
     named(response, &request_id)
 }
 
-fn level(level: &Level) -> Value {
+/// How those stand that a request for the model would meet if it came from where this one comes. A policy for one HTTP
+/// route, or that counts each apart, is listed for every one that it applies to.
+fn limits(app: &App, caller: &Caller, model: &Route, parts: &Parts, request_id: &str) -> Vec<Value> {
+    let policies = app.gateway.policies();
+    let is_of_a_route = |level: &Level| {
+        let mut policies = policies.iter().filter(|policy| *policy.name == *level.policy);
+        policies.any(|policy| policy.per.route || policy.matches.route.is_some())
+    };
+    let mut limits = Vec::new();
+    for route in ROUTES {
+        let arrival = arrival(parts, &[], None, (route, request_id), &app.trusted_proxies);
+        for level in app.gateway.levels(caller, model, &arrival) {
+            if is_of_a_route(&level) {
+                limits.push(self::level(&level, Some(route)));
+            } else if *route == ROUTES[0] {
+                limits.push(self::level(&level, None));
+            }
+        }
+    }
+    limits
+}
+
+fn level(level: &Level, route: Option<&str>) -> Value {
     json!({
         "policy": *level.policy,
+        "route": route,
         "counts": unit_name(level.counted),
         "limit": in_units(level.counted, level.limit),
         "limit_in_words": level.counted.amount(level.limit),

@@ -505,7 +505,10 @@ fn a_policy_is_described_in_one_line() {
 
 #[test]
 fn proxies_are_networks_or_single_addresses_and_state_is_kept_beside_the_file() {
-    let config = read("trusted_proxies = ['10.0.0.0/8', '::1', '192.0.2.7']\nstate_folder = 'state'");
+    let caller = format!("[callers.a]\napi_key_sha256 = '{}'\n", "a".repeat(64));
+    let config = read(&format!(
+        "trusted_proxies = ['10.0.0.0/8', '::1', '192.0.2.7']\nstate_folder = 'state'\n{caller}"
+    ));
     let networks: Vec<String> = config.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["10.0.0.0/8", "::1/128", "192.0.2.7/32"]);
     assert_eq!(config.state_folder.as_deref(), Some(Path::new("folder/state")));
@@ -535,7 +538,7 @@ fn a_configuration_says_what_of_another_needs_a_restart() {
     assert_eq!(changed(MODEL), ["models"]);
     assert_eq!(
         changed(&format!(
-            "listen = '127.0.0.1:1'\nstate_folder = 's'\ntrusted_proxies = ['::1']\n{}[models.n]\ngguf = 'n'\n",
+            "listen = '127.0.0.1:1'\nstate_folder = 's'\ntrusted_proxies = ['::1']\n{}[models.n]\ngguf = 'n'\n{caller}",
             model("")
         )),
         ["listen", "models", "trusted_proxies", "state_folder"]

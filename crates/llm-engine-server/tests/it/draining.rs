@@ -28,7 +28,7 @@ async fn running_stream(server: &Server, upstream: &mut Upstream) -> (Response<I
 async fn while_draining_running_streams_end_properly_and_new_requests_are_refused() {
     let _frozen = freeze();
     let mut upstream = Upstream::start().await;
-    let mut server = Server::start(upstream.url(), "").await;
+    let server = Server::start(upstream.url(), "").await;
     let (mut response, stream) = running_stream(&server, &mut upstream).await;
 
     server.shut_down();
@@ -57,7 +57,7 @@ async fn while_draining_running_streams_end_properly_and_new_requests_are_refuse
 async fn a_stream_that_outlasts_the_time_for_draining_ends_with_an_error() {
     let _frozen = freeze();
     let mut upstream = Upstream::start().await;
-    let mut server = Server::start(upstream.url(), "").await;
+    let server = Server::start(upstream.url(), "").await;
     let (mut response, stream) = running_stream(&server, &mut upstream).await;
     server.shut_down();
     server.settle().await;

@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
@@ -9,19 +9,25 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use jiff::Timestamp;
 use llm_engine_server::config::Config;
 use llm_engine_server::{App, Drained, Gateway, Setup, WorkerSetup, serve};
+use scripted_upstream::Upstream;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// A server under test; its callers are `k` and `other`, each with its name for a key.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    shutdown: Option<oneshot::Sender<()>>,
+    shutdown: Mutex<Option<oneshot::Sender<()>>>,
     served: JoinHandle<std::io::Result<Drained>>,
     client: Client<HttpConnector, Full<Bytes>>,
+    pub(crate) app: App,
+    /// What it was started with.
+    pub(crate) config: Config,
 }
 
 /// A whole answer.
@@ -30,6 +36,16 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
+}
+
+/// When the clock on the wall begins: one half-day before a day ends, six and a half before a month does.
+const NOON: &str = "2026-11-24T12:00:00Z";
+
+/// The time of day, on the clock that tests can freeze.
+pub(crate) fn wall_clock() -> Timestamp {
+    // Tests that run at the same time have clocks of their own.
+    thread_local!(static START: Instant = Instant::now());
+    NOON.parse::<Timestamp>().unwrap() + START.with(Instant::elapsed)
 }
 
 /// SHA-256 of `k` and `other`.
@@ -44,21 +60,12 @@ impl Server {
     /// The model `m` at this upstream under these lines of configuration, of which those before the first section
     /// belong to the model.
     pub(crate) async fn start(upstream: &str, more: &str) -> Self {
-        let section = if more.starts_with('[') {
-            Some(0)
-        } else {
-            more.find("\n[")
-        };
-        let (model, sections) = more.split_at(section.unwrap_or(more.len()));
-        Self::with_config(&format!(
-            "listen = '127.0.0.1:0'\n[models.m]\ndeployments = [{{ url = '{upstream}', model = 'upstream' }}]\n\
-             {model}\n{CALLERS}\n{sections}"
-        ))
-        .await
+        Self::with_config(&config(upstream, more)).await
     }
 
-    async fn with_config(text: &str) -> Self {
+    pub(crate) async fn with_config(text: &str) -> Self {
         let config = Config::parse(text, Path::new("test.toml")).unwrap();
+        let started = config.clone();
         let no_worker = |_: &_, _: &_| Err::<WorkerSetup, _>("no test here has a model file");
         let setup = Setup {
             models: config
@@ -70,21 +77,23 @@ impl Server {
             policies: config.policies,
             socket_folder: std::env::temp_dir(),
             journal: None,
-            wall_clock: jiff::Timestamp::now,
+            wall_clock,
         };
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, told) = oneshot::channel();
         let gateway = Arc::new(Gateway::start(setup).unwrap());
         let app = App::new(gateway, config.trusted_proxies);
-        let served = tokio::spawn(serve(listener, app, async {
+        let served = tokio::spawn(serve(listener, app.clone(), async {
             let _ = told.await;
         }));
         Self {
             address,
-            shutdown: Some(shutdown),
+            shutdown: Mutex::new(Some(shutdown)),
             served,
             client: Client::builder(TokioExecutor::new()).build_http(),
+            app,
+            config: started,
         }
     }
 
@@ -120,12 +129,24 @@ impl Server {
         self.send("POST", target, &headers, Some(&body.to_string())).await
     }
 
+    /// Posts JSON as caller `k` with these headers besides.
+    pub(crate) async fn post_with(&self, headers: &[(&str, &str)], target: &str, body: &Value) -> Answer {
+        let own = [
+            ("authorization", "Bearer k"),
+            ("content-type", "application/json"),
+        ];
+        let headers = [&own, headers].concat();
+        Answer::read(self.send("POST", target, &headers, Some(&body.to_string())).await).await
+    }
+
     pub(crate) async fn get(&self, target: &str) -> Answer {
-        Answer::read(
-            self.send("GET", target, &[("authorization", "Bearer k")], None)
-                .await,
-        )
-        .await
+        self.get_as("k", target).await
+    }
+
+    pub(crate) async fn get_as(&self, key: &str, target: &str) -> Answer {
+        let authorization = format!("Bearer {key}");
+        let headers = [("authorization", authorization.as_str())];
+        Answer::read(self.send("GET", target, &headers, None).await).await
     }
 
     /// A small v1 request, sync.
@@ -142,13 +163,33 @@ impl Server {
     }
 
     /// Tells the server to end.
-    pub(crate) fn shut_down(&mut self) {
-        self.shutdown.take().unwrap().send(()).unwrap();
+    pub(crate) fn shut_down(&self) {
+        let shutdown = self.shutdown.lock().unwrap().take();
+        shutdown.unwrap().send(()).unwrap();
     }
 
     pub(crate) async fn ended(self) -> Drained {
         self.served.await.unwrap().unwrap()
     }
+}
+
+/// The configuration of [`Server::start`].
+pub(crate) fn config(upstream: &str, more: &str) -> String {
+    let section = if more.starts_with('[') {
+        Some(0)
+    } else {
+        more.find("\n[")
+    };
+    let (model, sections) = more.split_at(section.unwrap_or(more.len()));
+    format!(
+        "listen = '127.0.0.1:0'\n[models.m]\ndeployments = [{{ url = '{upstream}', model = 'upstream' }}]\n\
+         {model}\n{CALLERS}\n{sections}"
+    )
+}
+
+/// An upstream that answers everything at once, with 3 tokens of prompt and 2 generated.
+pub(crate) fn quick() -> impl Future<Output = String> {
+    Upstream::answering(|exchange| exchange.answer_words(3, &["a", "b"]))
 }
 
 pub(crate) const SYNC: &str = "/v1/llm/completions-sync?model_endpoint_name=m";
@@ -157,6 +198,11 @@ pub(crate) const STREAM: &str = "/v1/llm/completions-stream?model_endpoint_name=
 /// A v1 body that asks for so many tokens.
 pub(crate) fn prompt(max_new_tokens: u64) -> Value {
     json!({ "prompt": "p", "max_new_tokens": max_new_tokens, "temperature": 0.2 })
+}
+
+/// A v1 body unlike those of other numbers.
+pub(crate) fn numbered(number: usize) -> Value {
+    json!({ "prompt": format!("p{number}"), "max_new_tokens": 5, "temperature": 0.2 })
 }
 
 /// A chat body.
@@ -182,6 +228,11 @@ impl Answer {
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// By which name it can be asked for later.
+    pub(crate) fn request_id(&self) -> &str {
+        self.header("x-request-id").unwrap()
     }
 
     /// When a refused caller may come back.

@@ -6,11 +6,7 @@ use hyper::StatusCode;
 use scripted_upstream::{Upstream, freeze};
 use tokio::time::advance;
 
-use crate::harness::{Answer, STREAM, SYNC, Server, piece, prompt};
-
-fn quick() -> impl Future<Output = String> {
-    Upstream::answering(|exchange| exchange.answer_words(3, &["a", "b"]))
-}
+use crate::harness::{Answer, STREAM, SYNC, Server, piece, prompt, quick};
 
 #[tokio::test]
 async fn of_300_requests_at_once_on_100_a_minute_100_are_admitted_and_100_get_a_time_each() {

@@ -1,13 +1,21 @@
 //! The server over real sockets, in front of an upstream that does what the tests tell it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bookings;
+mod budgets;
 mod configuration;
 mod draining;
+mod explain;
 mod golden;
 mod hang_up;
 mod harness;
+mod headers;
+mod hold;
+mod levels;
 mod limits;
 mod openai;
 mod rate_limits_page;
+mod reloading;
+mod trust;
 mod v1;
 mod waiting;

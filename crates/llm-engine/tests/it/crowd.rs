@@ -105,15 +105,16 @@ impl Crowd {
 }
 
 #[tokio::test]
-async fn of_100_callers_at_once_on_10_a_second_each_is_admitted_by_its_second_call_and_no_time_is_lost() {
+async fn of_100_callers_at_once_on_10_a_second_each_is_admitted_by_its_second_call() {
     let policy =
         "[[policies]]\nname = 'p'\nper = ['key']\nrequests = { limit = 10, window = '1s', burst = 1 }";
     let optimal = Duration::from_millis(9_900);
     let crowd = crowd(100, policy).await;
     println!("{}", crowd.figures(optimal));
     crowd.check();
-    // Faster than the quota nobody can be.
-    assert!((1.0..=1.05).contains(&crowd.ratio(optimal)));
+    // Faster than the quota nobody can be. How much slower it is depends on what else the machine does: by a clock that
+    // stands still it is asserted in the server's tests.
+    assert!(crowd.ratio(optimal) >= 1.0);
 }
 
 #[tokio::test]
