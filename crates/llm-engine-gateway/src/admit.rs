@@ -222,19 +222,30 @@ impl Limits {
     }
 
     fn set_policies(&self, setups: Vec<PolicySetup>) -> Result<(), SetupError> {
+        // All that can fail comes first, and what takes long is done without the lock.
+        let policies = {
+            let mut state = self.state();
+            Policies::new(setups, &mut state.names, self.now(), (self.wall_clock)())?
+        };
+        let has_durable = policies.limits.iter().any(Policy::is_durable);
+        let path = self.journal_path.as_ref();
+        let path = path.filter(|_| has_durable && self.journal.get().is_none());
+        let journal = path.map(|path| Journal::open(path)).transpose()?;
+
         let mut state = self.state();
-        let now = self.now();
-        let policies = Policies::new(setups, &mut state.names, now, (self.wall_clock)())?;
+        let kept = journal.as_ref();
+        let kept = kept.map(|journal| journal.load(&state.names, &policies.limits));
+        let kept = kept.transpose()?.unwrap_or_default();
+        let (now, wall) = (self.now(), (self.wall_clock)());
         self.counts_input.store(policies.count_input(), Ordering::Relaxed);
         state.limiter.reload(now, &policies.limits);
         state.policies = policies;
-        if let Some(path) = &self.journal_path
-            && self.journal.get().is_none()
-            && state.policies.limits.iter().any(Policy::is_durable)
-        {
-            let journal = Journal::open(path)?;
-            self.remember(&mut state, &journal)?;
-            // Nobody else sets it: the lock is held.
+        for (saved, at) in kept {
+            let age = Duration::try_from(wall.duration_since(at)).unwrap_or_default();
+            state.limiter.restore(now, &saved, age);
+        }
+        if let Some(journal) = journal {
+            // Only one configuration is put in force at a time.
             let _ = self.journal.set(journal);
         }
         Ok(())
@@ -273,16 +284,6 @@ impl Limits {
         let entries = journal.entries(&saved, &state.names, &state.policies.limits, at);
         drop(state);
         journal.store(&entries)
-    }
-
-    /// Takes back what the journal has.
-    fn remember(&self, state: &mut State, journal: &Journal) -> Result<(), JournalError> {
-        let wall = (self.wall_clock)();
-        for (saved, at) in journal.load(&state.names, &state.policies.limits)? {
-            let age = Duration::try_from(wall.duration_since(at)).unwrap_or_default();
-            state.limiter.restore(self.now(), &saved, age);
-        }
-        Ok(())
     }
 
     fn now(&self) -> Time {

@@ -88,7 +88,7 @@ impl Gateway {
         let running = Running::new(
             (permit, place, record),
             route,
-            (price.max_output_tokens, request.answers()),
+            (price, request.answers()),
             arrival.request_id,
             &self.requests,
         );

@@ -11,15 +11,25 @@ pub(crate) struct Holding {
 
 #[derive(Debug, Default)]
 struct Count {
-    by_caller: HashMap<u32, usize>,
+    by_caller: HashMap<u32, Sum>,
+    all: Sum,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Sum {
     requests: usize,
     bytes: usize,
 }
 
 /// The most of one caller, and of all.
-const MOST_OF_ONE: usize = 1_000;
-const MOST: usize = 10_000;
-const MOST_BYTES: usize = 256 * 1024 * 1024;
+const MOST_OF_ONE: Sum = Sum {
+    requests: 1_000,
+    bytes: 32 * 1024 * 1024,
+};
+const MOST: Sum = Sum {
+    requests: 10_000,
+    bytes: 256 * 1024 * 1024,
+};
 
 /// A request that is held. Dropped before [`Self::ended`], its caller has gone, and nobody will come for its time.
 pub(crate) struct Held {
@@ -40,13 +50,10 @@ impl Holding {
         give_up: impl FnOnce() + Send + 'static,
     ) -> Option<Held> {
         let mut count = self.count();
-        let own = count.by_caller.get(&caller).copied().unwrap_or(0);
-        if own >= MOST_OF_ONE || count.requests >= MOST || count.bytes + bytes > MOST_BYTES {
-            return None;
-        }
-        *count.by_caller.entry(caller).or_default() += 1;
-        count.requests += 1;
-        count.bytes += bytes;
+        let own = count.by_caller.get(&caller).copied().unwrap_or_default();
+        let (own, all) = (own.with(bytes, MOST_OF_ONE)?, count.all.with(bytes, MOST)?);
+        count.by_caller.insert(caller, own);
+        count.all = all;
         Some(Held {
             holding: Arc::clone(self),
             caller,
@@ -61,6 +68,24 @@ impl Holding {
     }
 }
 
+impl Sum {
+    /// With one more, if that is not too much.
+    fn with(self, bytes: usize, most: Self) -> Option<Self> {
+        let sum = Self {
+            requests: self.requests + 1,
+            bytes: self.bytes + bytes,
+        };
+        (sum.requests <= most.requests && sum.bytes <= most.bytes).then_some(sum)
+    }
+
+    fn without(self, bytes: usize) -> Self {
+        Self {
+            requests: self.requests - 1,
+            bytes: self.bytes - bytes,
+        }
+    }
+}
+
 impl Held {
     /// It was admitted, or refused after all: the caller has been there until the end.
     pub(crate) fn ended(mut self) {
@@ -71,11 +96,10 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut count = self.holding.count();
-        count.requests -= 1;
-        count.bytes -= self.bytes;
+        count.all = count.all.without(self.bytes);
         if let Some(own) = count.by_caller.get_mut(&self.caller) {
-            *own -= 1;
-            if *own == 0 {
+            *own = own.without(self.bytes);
+            if own.requests == 0 {
                 count.by_caller.remove(&self.caller);
             }
         }

@@ -42,7 +42,8 @@ impl AnswerLengths {
         latest.next = (latest.next + 1) % REMEMBERED;
     }
 
-    /// What 95 % of the answers stay within, at most `most`; `most` while too little is known.
+    /// What 95 % of the answers stay within, at most `most`; `most` while too little is known. Rounded up to one of eight steps
+    /// between powers of two: a request that comes again for its booked time must not cost more than before.
     pub(crate) fn usual(&self, most: u64) -> u64 {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if latest.lengths.len() < FEWEST {
@@ -51,7 +52,11 @@ impl AnswerLengths {
         let mut lengths = latest.lengths.clone();
         let rank = (lengths.len() * 95).div_ceil(100) - 1;
         let (_, length, _) = lengths.select_nth_unstable(rank);
-        (*length).clamp(1, most)
+        let step = (length.checked_next_power_of_two().unwrap_or(u64::MAX) / 16).max(1);
+        length
+            .checked_next_multiple_of(step)
+            .unwrap_or(most)
+            .clamp(1, most)
     }
 }
 
@@ -69,7 +74,7 @@ mod tests {
         for tokens in FEWEST as u64..=100 {
             lengths.observe(tokens, false);
         }
-        assert_eq!(lengths.usual(512), 95);
+        assert_eq!(lengths.usual(512), 96);
         assert_eq!(lengths.usual(50), 50);
     }
 

@@ -10,6 +10,8 @@ pub(crate) struct Price {
     pub(crate) cost: Cost,
     /// The most output tokens of each answer, to be sent to the deployment so that the bound holds.
     pub(crate) max_output_tokens: u64,
+    /// Whether the request itself says so.
+    pub(crate) is_named: bool,
 }
 
 /// Prices a request. With `count_exactly` the deployment is asked how long the prompt is, if it can tell; else that is
@@ -44,6 +46,7 @@ pub(crate) async fn price(
     Price {
         cost,
         max_output_tokens,
+        is_named: named.is_some(),
     }
 }
 

@@ -142,10 +142,9 @@ impl Refusal {
     fn not_now(not_now: limit::NotNow) -> Self {
         let reasons: Vec<String> = not_now.refused.iter().map(reason).collect();
         let reasons = reasons.join(", and ");
-        let is_budget =
-            |refused: &limit::Refused| matches!(refused.counted, limit::Counted::PerPeriod { .. });
-        // A budget that is gone outweighs everything else: until it is back no wait helps.
-        let budget = not_now.refused.iter().find(|refused| is_budget(refused));
+        // A budget that is gone outweighs everything else: until the last of them is back no wait helps.
+        let budgets = not_now.refused.iter().filter(|refused| refused.is_budget());
+        let budget = budgets.max_by_key(|refused| refused.wait);
         let decisive = budget.or_else(|| not_now.refused.iter().max_by_key(|refused| refused.wait));
         let policy = decisive.map(|refused| Arc::clone(&refused.policy));
         let limit = decisive.map(|refused| refused.limit);

@@ -10,7 +10,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::admit::Permit;
 use crate::deployment::Deployment;
 use crate::learn::AnswerLengths;
-use crate::price::cost;
+use crate::price::{Price, cost};
 use crate::report::Record;
 use crate::wait::Place;
 use crate::{CompleteError, Failure, PriceSetup, Route};
@@ -44,8 +44,7 @@ struct Held {
     deployment: Arc<Deployment>,
     price: PriceSetup,
     answer_lengths: Arc<AnswerLengths>,
-    /// What each answer may have at most.
-    max_output_tokens: u64,
+    asked: Price,
     answers: u64,
     request_id: String,
     /// Shutting down waits for this.
@@ -66,7 +65,7 @@ impl Running {
     pub(crate) fn new(
         (permit, place, record): (Permit, Place, Record),
         route: &Route,
-        (max_output_tokens, answers): (u64, u64),
+        (asked, answers): (Price, u64),
         request_id: &str,
         requests: &Requests,
     ) -> Self {
@@ -77,7 +76,7 @@ impl Running {
             deployment: Arc::clone(&route.deployment),
             price: route.price,
             answer_lengths: Arc::clone(&route.answer_lengths),
-            max_output_tokens,
+            asked,
             answers,
             request_id: request_id.to_owned(),
             _token: requests.tasks.token(),
@@ -129,8 +128,11 @@ impl Running {
         if let Some(held) = &mut self.held {
             held.record.completed();
             let tokens = held.record.output_tokens() / held.answers.max(1);
-            let was_cut_off = tokens >= held.max_output_tokens;
-            held.answer_lengths.observe(tokens, was_cut_off);
+            let was_cut_off = tokens >= held.asked.max_output_tokens;
+            // How long an answer would have been that was cut off where its caller wanted, nobody knows.
+            if !(was_cut_off && held.asked.is_named) {
+                held.answer_lengths.observe(tokens, was_cut_off);
+            }
         }
     }
 

@@ -47,14 +47,21 @@ pub(crate) struct Booking {
 pub(crate) struct Bookings {
     by_id: HashMap<u64, Booking, FixedState>,
     next_id: u64,
-    /// By caller and digest, the earliest first.
-    by_fingerprint: HashMap<(u32, u64), BTreeSet<(Time, u64)>, FixedState>,
+    /// By caller and digest.
+    by_fingerprint: HashMap<(u32, u64), Equal, FixedState>,
     by_caller: HashMap<u32, usize, FixedState>,
     upcoming: BTreeSet<(Time, u64)>,
     /// Those whose time has come just now.
     due: BTreeSet<(Time, u64)>,
     /// Those whose callers are late.
     late: BTreeSet<(Time, u64)>,
+}
+
+/// The bookings of equal requests.
+#[derive(Debug, Default)]
+struct Equal {
+    by_due: BTreeSet<(Time, u64)>,
+    by_told: BTreeSet<(Time, u64)>,
 }
 
 /// Something that happens to a booking because time has passed.
@@ -85,27 +92,26 @@ impl Bookings {
     /// The caller's earliest booking of this fingerprint.
     pub(crate) fn find(&self, caller: u32, fingerprint: Fingerprint) -> Option<u64> {
         let same = self.by_fingerprint.get(&(caller, fingerprint.digest))?;
-        same.first().map(|(_, id)| *id)
+        same.by_due.first().map(|(_, id)| *id)
     }
 
     /// The caller's latest booking of this fingerprint.
     pub(crate) fn find_last(&self, caller: u32, fingerprint: Fingerprint) -> Option<u64> {
         let same = self.by_fingerprint.get(&(caller, fingerprint.digest))?;
-        same.last().map(|(_, id)| *id)
+        same.by_due.last().map(|(_, id)| *id)
     }
 
     /// Which of its bookings a request that is refused, and was early, is told of: one that it may have been told of
     /// before. `None` if it must be another request that is merely equal.
     pub(crate) fn tell(&mut self, caller: u32, fingerprint: Fingerprint, now: Time) -> Option<u64> {
-        let same = self.by_fingerprint.get(&(caller, fingerprint.digest))?;
-        // Of thousands of equal requests not all are looked at.
-        let told = |(_, id): &&(Time, u64)| self.by_id[id].told;
-        let (_, id) = *same.iter().take(64).min_by_key(told)?;
-        let booking = self.by_id.get_mut(&id)?;
-        if !fingerprint.is_unique && now.since(booking.told) < TOLD_ANEW {
+        let same = self.by_fingerprint.get_mut(&(caller, fingerprint.digest))?;
+        let (told, id) = *same.by_told.first()?;
+        if !fingerprint.is_unique && now.since(told) < TOLD_ANEW {
             return None;
         }
-        booking.told = now;
+        same.by_told.remove(&(told, id));
+        same.by_told.insert((now, id));
+        self.by_id.get_mut(&id)?.told = now;
         Some(id)
     }
 
@@ -136,7 +142,8 @@ impl Bookings {
         };
         self.by_id.insert(id, booking);
         let same = self.by_fingerprint.entry((subject.caller, digest)).or_default();
-        same.insert((due, id));
+        same.by_due.insert((due, id));
+        same.by_told.insert((now, id));
         *self.by_caller.entry(subject.caller).or_default() += 1;
         self.upcoming.insert((due, id));
         id
@@ -147,13 +154,18 @@ impl Bookings {
             return;
         };
         let Booking {
-            due, subject, digest, ..
+            due,
+            told,
+            subject,
+            digest,
+            ..
         } = booking;
         self.take_out(due, id);
         let key = (subject.caller, digest);
         if let Some(same) = self.by_fingerprint.get_mut(&key) {
-            same.remove(&(due, id));
-            if same.is_empty() {
+            same.by_due.remove(&(due, id));
+            same.by_told.remove(&(told, id));
+            if same.by_due.is_empty() {
                 self.by_fingerprint.remove(&key);
             }
         }
@@ -178,8 +190,8 @@ impl Bookings {
         let key = (booking.subject.caller, booking.digest);
         self.upcoming.insert((due, id));
         if let Some(same) = self.by_fingerprint.get_mut(&key) {
-            same.remove(&(before, id));
-            same.insert((due, id));
+            same.by_due.remove(&(before, id));
+            same.by_due.insert((due, id));
         }
     }
 

@@ -77,6 +77,14 @@ impl Cost {
         output_tokens: 0,
         nano_usd: 0,
     };
+
+    /// Whether it is not above the other in any unit.
+    pub(crate) fn is_within(self, other: Self) -> bool {
+        self.requests <= other.requests
+            && self.input_tokens <= other.input_tokens
+            && self.output_tokens <= other.output_tokens
+            && self.nano_usd <= other.nano_usd
+    }
 }
 
 /// A cost by unit, so that a quota finds its amount without asking which unit it counts.

@@ -249,8 +249,8 @@ impl Limiter {
         refusing.refused
     }
 
-    /// Replaces the policies. One that has not changed goes on as it is. Of one that has, but has its name and is counted
-    /// per the same, what is missing stays missing, up to the new burst; requests that are running are counted on, but give
+    /// Replaces the policies. Those that stand side by side and are counted per the same go on as they are if none of them
+    /// has changed. Of one that has, or a neighbour of it, but has its name and is counted per the same, what is missing stays missing, up to the new burst; requests that are running are counted on, but give
     /// nothing back when they are settled. Nobody can take more than the new burst at once.
     ///
     /// # Panics

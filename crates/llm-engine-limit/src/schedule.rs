@@ -126,6 +126,8 @@ impl Schedule {
             let booked = own.map_or(0, |own| own.ticks[meter.place]);
             !meter.refills()
                 || *ticks == 0
+                // However large it is: it would never find so much unbooked.
+                || booked == 0
                 || booked + u128::from(*ticks) <= u128::from((meter.horizon() + meter.burst_ticks()) / parts)
         })
     }
@@ -227,18 +229,24 @@ impl Schedule {
     }
 
     /// A booking has ended: it was kept, or nobody came, or (`None`) nobody is waiting for it any more.
-    pub(crate) fn end(&mut self, due: Time, id: u64, caller: u32, ticks: &[u64], was_kept: Option<bool>) {
+    pub(crate) fn end(
+        &mut self,
+        (id, due): (u64, Time),
+        caller: u32,
+        meters: &[Meter],
+        ticks: &[u64],
+        was_kept: Option<bool>,
+    ) {
         if !self.leave(due, id, ticks) {
             return;
         }
-        for (booked, ticks) in self.booked.iter_mut().zip(ticks) {
+        // A time that was promised and has been given up binds nobody any more.
+        let last = self.upcoming.last().map_or(Time::ZERO, |(due, _)| *due);
+        for ((booked, ticks), meter) in self.booked.iter_mut().zip(ticks).zip(meters) {
             booked.all -= u128::from(*ticks);
-        }
-        if self.is_empty() {
-            // What was promised binds nobody any more.
-            for booked in &mut self.booked {
-                (booked.end, booked.front) = (0, 0);
-            }
+            let last = meter.ticks_at(last);
+            booked.end = booked.end.min(last);
+            booked.front = booked.front.min(last);
         }
         let share = self.callers.get_mut(&caller);
         if let Some(was_kept) = was_kept {

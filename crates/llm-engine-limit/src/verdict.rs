@@ -107,6 +107,14 @@ impl Refusal {
     }
 }
 
+impl Refused {
+    /// Whether it counts per calendar window, so that nothing comes back before that turns.
+    #[must_use]
+    pub fn is_budget(&self) -> bool {
+        matches!(self.counted, Counted::PerPeriod { .. })
+    }
+}
+
 impl From<NeverFits> for Refused {
     fn from(never: NeverFits) -> Self {
         Self {

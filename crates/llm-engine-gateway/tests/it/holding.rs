@@ -146,16 +146,16 @@ async fn all_that_are_held_are_admitted_in_their_order_when_their_time_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_held_is_bounded_in_bytes_too() {
+async fn what_is_held_of_a_caller_is_bounded_in_bytes_too() {
     let _frozen = stay_frozen();
     let world = world().await;
     let (caller, route) = (world.caller("alice"), world.route());
     let request = request(json!({}));
     let large = |id: &'static str| Arrival {
-        bytes: 100 * 1024 * 1024,
+        bytes: 10 * 1024 * 1024,
         ..arrival(id)
     };
-    let arrivals = ["1", "2", "3"].map(large);
+    let arrivals = ["1", "2", "3", "4"].map(large);
     let mut answers = Vec::new();
     for arrival in &arrivals {
         let mut answer: Answer<'_> = Box::pin(world.gateway.complete(&caller, &route, &request, arrival));
@@ -163,10 +163,14 @@ async fn what_is_held_is_bounded_in_bytes_too() {
         answers.push((answer, at_once));
     }
     let at_once: Vec<_> = answers.iter_mut().map(|(_, at_once)| at_once.take()).collect();
-    let [None, None, Some(beyond)] = <[_; 3]>::try_from(at_once).unwrap() else {
-        panic!("256 MiB hold two of them");
+    let [None, None, None, Some(beyond)] = <[_; 4]>::try_from(at_once).unwrap() else {
+        panic!("32 MiB hold three of them");
     };
     assert!(refused(beyond).booked);
+    let bob = world.caller("bob");
+    let arrival = large("of bob");
+    let mut of_bob: Answer<'_> = Box::pin(world.gateway.complete(&bob, &route, &request, &arrival));
+    assert!(poll_immediate(&mut of_bob).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ mod holding;
 mod policies;
 mod queueing;
 mod raw_upstream;
+mod reloading;
 mod supervised;
 mod timing;
 mod upstream_errors;

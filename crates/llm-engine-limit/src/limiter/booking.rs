@@ -5,7 +5,7 @@ use crate::admitted::Admitted;
 use crate::bookings::{HORIZON, Turn};
 use crate::cost::Amounts;
 use crate::policy_group::{PolicyGroup, Question, Refusing, Standing};
-use crate::{Cost, Fingerprint, NotNow, Refusal, Subject, Time};
+use crate::{Cost, Counted, Fingerprint, NotNow, Refusal, Refused, Subject, Time};
 
 /// Times that are promised and kept. A booked time counts against others as far as bookings are kept
 /// (see `schedule.rs`); the bound of every bucket holds before all promises.
@@ -29,13 +29,8 @@ impl Limiter {
         fingerprint: Option<Fingerprint>,
     ) -> Result<Reservation, Refusal> {
         let amounts = Amounts::from(cost);
-        let own = fingerprint.and_then(|fingerprint| self.bookings.find(subject.caller, fingerprint));
-        let standing = match own {
-            None => Standing::Fresh,
-            Some(own) if self.bookings.is_due(own, now) => Standing::Due { own },
-            Some(own) => Standing::Early { own },
-        };
-        let Some(standing) = self.standing_to_admit(now, subject, &amounts, standing) else {
+        let standing = self.standing(now, subject, cost, fingerprint);
+        let Some(standing) = self.standing_to_admit(now, subject, cost, standing) else {
             return Err(match (standing, fingerprint) {
                 (Standing::Early { .. }, Some(fingerprint)) => {
                     self.refuse_early(given, subject, cost, fingerprint)
@@ -69,17 +64,46 @@ impl Limiter {
         }))
     }
 
+    /// What the caller's booking of this fingerprint is worth to the request: a time is kept for what it was booked for. One
+    /// for another subject is not its own; one that it outgrew ends.
+    fn standing(
+        &mut self,
+        now: Time,
+        subject: Subject,
+        cost: Cost,
+        fingerprint: Option<Fingerprint>,
+    ) -> Standing {
+        let own = fingerprint.and_then(|fingerprint| self.bookings.find(subject.caller, fingerprint));
+        let Some(own) = own else {
+            return Standing::Fresh;
+        };
+        let booking = self.bookings.get(own);
+        if booking.subject != subject {
+            return Standing::Fresh;
+        }
+        if !cost.is_within(booking.cost) {
+            self.end_booking(own, None);
+            return Standing::Fresh;
+        }
+        if self.bookings.is_due(own, now) {
+            Standing::Due { own }
+        } else {
+            Standing::Early { own }
+        }
+    }
+
     /// The standing by which the request can be admitted, if there is one.
     fn standing_to_admit(
         &self,
         now: Time,
         subject: Subject,
-        amounts: &Amounts,
+        cost: Cost,
         standing: Standing,
     ) -> Option<Standing> {
+        let amounts = Amounts::from(cost);
         let refusing = |standing| {
             let mut groups = self.enforcing(subject);
-            groups.find(|group| !group.fits(now, subject, amounts, standing, &self.bookings))
+            groups.find(|group| !group.fits(now, subject, &amounts, standing, &self.bookings))
         };
         let Some(group) = refusing(standing) else {
             return Some(standing);
@@ -88,6 +112,10 @@ impl Limiter {
             return None;
         };
         let other = group.earliest_late(subject)?;
+        // It takes no more than the place that it takes.
+        if !cost.is_within(self.bookings.get(other).cost) {
+            return None;
+        }
         let in_place = Standing::InPlaceOf { own, other };
         refusing(in_place).is_none().then_some(in_place)
     }
@@ -135,7 +163,7 @@ impl Limiter {
                 not_now.booked = true;
                 not_now.wait = not_now.wait.max(due.since(given));
             }
-            None if refusing.is_booked_up => {
+            None if refusing.is_booked_up && refusing.is_bookable => {
                 not_now.exact = false;
                 if fingerprint.is_some() {
                     not_now.wait += self.spread(subject, &refusing);
@@ -147,7 +175,8 @@ impl Limiter {
     }
 
     /// A request that has a booking, comes before its time, and finds nothing: it is told its time again. If it was told
-    /// just now, this is another request that is merely equal, and gets a time of its own.
+    /// just now, this is another request that is merely equal, and gets a time of its own. If by now a budget is spent as
+    /// well, there is no use in its time; if too many run, nobody knows whether there is.
     fn refuse_early(
         &mut self,
         given: Time,
@@ -158,8 +187,13 @@ impl Limiter {
         let told = self.bookings.tell(subject.caller, fingerprint, self.latest);
         let standing = told.map_or(Standing::Fresh, |own| Standing::Early { own });
         let refusal = self.refuse(given, subject, cost, standing, Some(fingerprint));
+        let is_place = |refused: &Refused| refused.counted == Counted::Concurrency;
         match (told, refusal) {
-            (Some(id), Refusal::NotNow(mut not_now)) => {
+            (Some(id), Refusal::NotNow(not_now)) if not_now.refused.iter().any(Refused::is_budget) => {
+                self.end_booking(id, None);
+                Refusal::NotNow(not_now)
+            }
+            (Some(id), Refusal::NotNow(mut not_now)) if !not_now.refused.iter().any(is_place) => {
                 let wait = self.bookings.get(id).due.since(given);
                 for refused in &mut not_now.refused {
                     refused.wait = refused.wait.min(wait);

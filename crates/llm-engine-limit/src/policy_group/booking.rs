@@ -68,10 +68,9 @@ impl PolicyGroup {
     pub(crate) fn can_book(&mut self, now: Time, subject: Subject, amounts: &Amounts) -> bool {
         let row = self.row(now, subject);
         let ticks = self.ticks_of(amounts);
-        let schedule = self.schedules.entry(row);
-        let schedule = schedule.or_insert_with(|| Schedule::new(self.meters.len()));
+        let has_share = |schedule: &Schedule| schedule.has_share(subject.caller, &self.meters, &ticks);
         !self.buckets.is_overflow(row)
-            && (self.partition.is_per_caller() || schedule.has_share(subject.caller, &self.meters, &ticks))
+            && (self.partition.is_per_caller() || self.schedules.get(&row).is_none_or(has_share))
     }
 
     pub(crate) fn has_time(&self, subject: Subject, due: Time) -> bool {
@@ -126,7 +125,8 @@ impl PolicyGroup {
         let Some(schedule) = self.schedules.get_mut(&row) else {
             return;
         };
-        schedule.end(booking.due, id, booking.subject.caller, &ticks, was_kept);
+        let caller = booking.subject.caller;
+        schedule.end((id, booking.due), caller, &self.meters, &ticks, was_kept);
         if many && schedule.is_empty() {
             self.schedules.remove(&row);
         }

@@ -1,6 +1,7 @@
 //! Times that are promised to refused requests: each has its own, and who comes at it is admitted; whatever was promised,
 //! the bounds hold.
 
+use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -244,6 +245,111 @@ fn who_comes_at_its_time_and_finds_a_budget_spent_has_no_booking_any_more() {
 }
 
 #[test]
+fn a_time_is_kept_for_what_it_was_booked_for() {
+    // Two models share a quota; another model has one of its own.
+    let of_model = |name, model, quota| {
+        let mut policy = policy(name, Per::default(), vec![(Unit::OutputTokens, quota)]);
+        policy.matches.model = Some(model);
+        policy
+    };
+    let quota = |burst| Quota::with_burst(60, MINUTE, burst).unwrap();
+    let policies = [of_model("shared", 0, quota(10)), of_model("own", 1, quota(1))];
+    let on = |model, id| Subject { model, ..caller(id) };
+    for (model, booked, claimed) in [(1, 1, 1), (0, 1, 3)] {
+        let mut run = Run::new(&policies);
+        assert_admitted(&run.ask(on(0, 1_000), tokens(10)));
+        assert_admitted(&run.ask(on(1, 1_000), tokens(1)));
+        let ticket = refusal(run.ask_or_book(on(model, 1), tokens(booked), unique(7)));
+        let other = refusal(run.ask_or_book(on(0, 2), tokens(1), unique(0)));
+        assert!(ticket.booked && other.booked);
+        // It comes with it for something else, or for more.
+        run.clock = before(Time::ZERO + other.wait, NANO);
+        let outcome = run.ask_or_book(on(0, 1), tokens(claimed), unique(7));
+        assert!(matches!(outcome, Outcome::Refused(..)), "{outcome:?}");
+        run.clock = Time::ZERO + other.wait;
+        assert_admitted(&run.ask_or_book(on(0, 2), tokens(1), unique(0)));
+    }
+}
+
+#[test]
+fn times_that_were_given_up_make_nobody_wait() {
+    let mut run = one_a_second();
+    assert_eq!(promised(&mut run, caller(1), unique(0)), 1_000);
+    for _ in 0..3 {
+        for digest in 0..20 {
+            promised(&mut run, caller(2), unique(digest));
+        }
+        for digest in (0..20).rev() {
+            run.limiter.cancel_booking(run.clock, 2, unique(digest));
+        }
+    }
+    assert_eq!(promised(&mut run, caller(3), unique(0)), 2_000);
+}
+
+#[test]
+fn one_that_wants_more_than_its_share_is_booked_all_the_same() {
+    let mut run = Run::new(&only(Unit::OutputTokens, Quota::new(60_000, MINUTE).unwrap()));
+    assert_admitted(&run.ask(caller(1_000), tokens(60_000)));
+    for id in 0..9 {
+        let refusal = refusal(run.ask_or_book(caller(id), tokens(1_000), unique(0)));
+        assert!(refusal.booked);
+    }
+    let large = refusal(run.ask_or_book(caller(10), tokens(20_000), unique(0)));
+    assert!(large.booked && large.wait == SECOND * 29, "{large:?}");
+    let another = refusal(run.ask_or_book(caller(10), tokens(20_000), unique(1)));
+    assert!(!another.booked, "{another:?}");
+}
+
+#[test]
+fn who_asks_again_when_a_budget_is_spent_or_no_place_is_free_is_told_of_that() {
+    let day = Calendar::new(Period::Day, "UTC", 0, vec![Time::ZERO + MINUTE * 60]);
+    let budget = Policy {
+        budgets: vec![(Unit::OutputTokens, Budget::new(10, day).unwrap())],
+        ..policy("p", Per::default(), vec![])
+    };
+    let place = Policy {
+        concurrency: NonZeroU32::new(1),
+        ..policy("p", Per::default(), vec![])
+    };
+    for (more, is_budget) in [(budget, true), (place, false)] {
+        let mut run = one_a_second_and(more);
+        assert_admitted(&run.ask(caller(1_000), ONE));
+        run.settle_all(Used::All);
+        let cost = Cost {
+            requests: 1,
+            ..tokens(1)
+        };
+        assert!(refusal(run.ask_or_book(caller(1), cost, unique(0))).booked);
+        assert_admitted(&run.ask(caller(1_000), tokens(10)));
+        at(&mut run, 500);
+        let again = refusal(run.ask_or_book(caller(1), cost, unique(0)));
+        assert!(!again.booked, "{again:?}");
+        assert_eq!(again.exact, is_budget, "{again:?}");
+        assert!(!is_budget || again.wait > MINUTE, "{again:?}");
+    }
+}
+
+#[test]
+fn of_many_equal_requests_that_ask_again_early_each_is_told_another_time() {
+    let mut run = Run::new(&only(Unit::Requests, Quota::with_burst(600, MINUTE, 1).unwrap()));
+    assert_admitted(&run.ask(ANYONE, ONE));
+    let told = |run: &mut Run, count: usize| -> HashSet<Duration> {
+        let refusals = (0..count).map(|_| refusal(run.ask_or_book(ANYONE, ONE, equal(0))));
+        refusals
+            .inspect(|refusal| assert!(refusal.booked))
+            .map(|refusal| refusal.wait)
+            .collect()
+    };
+    assert_eq!(told(&mut run, 300).len(), 300);
+    at(&mut run, 350);
+    // Those whose time has come are admitted.
+    for _ in 0..3 {
+        assert_admitted(&run.ask_or_book(ANYONE, ONE, equal(0)));
+    }
+    assert_eq!(told(&mut run, 297).len(), 297);
+}
+
+#[test]
 fn the_bookings_of_one_caller_and_of_all_are_bounded() {
     let policies = [policy(
         "each",
@@ -323,7 +429,7 @@ fn waits_up_to_a_minute_are_booked_and_longer_ones_not() {
 }
 
 #[test]
-fn budgets_and_places_are_not_booked() {
+fn places_are_not_booked() {
     let mut few = policy("few", Per::default(), vec![]);
     few.concurrency = std::num::NonZeroU32::new(1);
     let mut run = Run::new(&[few]);
