@@ -1,10 +1,11 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use llm_engine_limit::{Cost, Level, Limiter, LimiterOptions, Policy, Reservation, Subject, Time};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until};
 
 use crate::arrival::{address_number, user_number};
@@ -19,7 +20,8 @@ use crate::{Arrival, Caller, CallerSetup, JournalError, PolicySetup, Refusal, Ro
 /// The limiter with the clock and the lock that it does not have itself.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    /// A plain mutex: it is held for a few table look-ups and never across an await.
+    /// Held for a few table look-ups and never across an await. This mutex looks again a few times before it puts a thread to
+    /// sleep, which two threads on one of the standard library's do all the time.
     state: Mutex<State>,
     epoch: Instant,
     wall_clock: fn() -> Timestamp,
@@ -290,10 +292,10 @@ impl Limits {
         Time::after_epoch(self.epoch.elapsed())
     }
 
-    /// A panic while the lock was held would be a bug in the limiter's arithmetic; its state is consistent between
-    /// steps, and going on limiting beats refusing everybody.
+    /// A panic while it was locked would be a bug in the limiter's arithmetic; its state is consistent between steps, and
+    /// going on limiting beats refusing everybody.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

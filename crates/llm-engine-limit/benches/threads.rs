@@ -1,5 +1,5 @@
-//! Two threads that decide about one quota at the same time, as the workers of a server do: the limiter behind the mutex of
-//! the standard library, as the gateway has it.
+//! Two threads that decide about one quota at the same time, as the workers of a server do: the limiter behind the mutex that
+//! the gateway puts it behind.
 //!
 //! `cargo bench -p llm-engine-limit --bench threads` prints how many requests are admitted and settled each second by one
 //! thread and by two, in rounds that take turns, and how long single decisions take while two threads decide, from asking
@@ -8,13 +8,14 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's figures are its output")]
 
 use std::hint::black_box;
-use std::sync::{Barrier, Mutex, MutexGuard};
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use governor::clock::{Clock, QuantaClock, QuantaInstant, Reference};
 use hdrhistogram::Histogram;
 use llm_engine_limit::{Cost, Limiter, Policy, Quota, Subject, Time, Unit};
+use parking_lot::{Mutex, MutexGuard};
 
 const ONE: Cost = Cost {
     requests: 1,
@@ -34,7 +35,7 @@ impl Shared {
     }
 
     fn limiter(&self) -> MutexGuard<'_, Limiter> {
-        self.limiter.lock().expect("nobody panics")
+        self.limiter.lock()
     }
 }
 

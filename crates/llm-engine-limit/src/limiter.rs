@@ -139,41 +139,33 @@ impl Limiter {
             return self.decide_among_bookings(given, now, subject, cost, fingerprint);
         }
         let id = self.new_id();
-        let (mut shared, mut passed) = (0, 0);
-        // Each bucket is visited once: that most requests are admitted is worth more than that a refused one must take
-        // back what it has reserved so far.
-        for index in 0..self.groups.len() {
-            let group = &mut self.groups[index];
-            if !group.applies_to(subject) {
-                continue;
-            }
-            match group.reserve(now, subject, cost, id) {
-                Some(bit) => shared |= bit,
-                None if group.observes() => passed |= group.bit(),
-                None => {
-                    let admitted = Admitted {
-                        id,
-                        subject,
-                        cost,
-                        at: now,
-                        shared,
-                        passed,
-                    };
-                    return Err(self.take_back(given, index, admitted, fingerprint));
-                }
-            }
-        }
-        Ok(self.reservation(Admitted {
+        let key = self.admitted.insert(Admitted {
             id,
             subject,
             cost,
             at: now,
-            shared,
-            passed,
-        }))
+            shared: 0,
+            passed: 0,
+        });
+        let admitted = &mut self.admitted[key];
+        // Each bucket is visited once: that most requests are admitted is worth more than that a refused one must take
+        // back what it has reserved so far.
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            if !group.applies_to(admitted.subject) {
+                continue;
+            }
+            match group.reserve(now, admitted.subject, admitted.cost, id) {
+                Some(bit) => admitted.shared |= bit,
+                None if group.observes() => admitted.passed |= group.bit(),
+                None => return Err(self.take_back(given, index, key, fingerprint)),
+            }
+        }
+        Ok(Reservation {
+            key,
+            would_be_refused: admitted.passed != 0,
+        })
     }
 
-    #[inline(always)]
     fn reservation(&mut self, admitted: Admitted) -> Reservation {
         Reservation {
             key: self.admitted.insert(admitted),
@@ -321,9 +313,10 @@ impl Limiter {
         &mut self,
         given: Time,
         groups: usize,
-        admitted: Admitted,
+        key: usize,
         fingerprint: Option<Fingerprint>,
     ) -> Refusal {
+        let admitted = self.admitted.remove(key);
         for group in &mut self.groups[..groups] {
             if group.applies_to(admitted.subject) && admitted.passed & group.bit() == 0 {
                 group.take_back(&admitted);

@@ -82,7 +82,7 @@ fn subject(number: u32) -> Subject {
 
 fn four_policies() -> Vec<Policy> {
     let quota = |unit| {
-        let quota = Quota::new(1_000_000_000, Duration::from_secs(60));
+        let quota = Quota::new(600_000_000_000, Duration::from_secs(60));
         (unit, quota.expect("it is exact"))
     };
     let policy = |name: &str, per, units: &[Unit], concurrency| Policy {
