@@ -1,9 +1,9 @@
 //! The headers that say how the caller's quotas stand.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
 use llm_engine_gateway::{Counted, Level, Unit, milliseconds_up, unit_name};
 
 /// Adds what is known of the caller's quotas, on success and on refusal alike:
@@ -16,43 +16,58 @@ pub fn add(headers: &mut HeaderMap, levels: &[Level]) {
     if levels.is_empty() {
         return;
     }
-    let mut policies = String::new();
-    let mut limits = String::new();
+    headers.reserve(2 + REQUESTS.len() + TOKENS.len());
+    let mut policies = String::with_capacity(64 * levels.len());
+    let mut limits = String::with_capacity(48 * levels.len());
     for level in levels {
-        let name = item_name(level);
-        let separator = if policies.is_empty() { "" } else { ", " };
-        let limit = level.limit.min(MAX_INTEGER);
-        let remaining = level.remaining.min(MAX_INTEGER);
-        let unit = structured_unit(level.counted);
-        let (window, reset) = match level.counted {
-            Counted::PerWindow { window, .. } => {
-                (format!(";w={}", whole_seconds(window)), Some(level.full_in))
+        for text in [&mut policies, &mut limits] {
+            if !text.is_empty() {
+                text.push_str(", ");
             }
-            // Months differ in length, and so do days where clocks change.
-            Counted::PerPeriod { .. } => (String::new(), Some(level.full_in)),
-            Counted::Concurrency => (String::new(), None),
-        };
-        // Writing to a String can't fail.
-        let _ = write!(policies, "{separator}{name};q={limit}{window}{unit}");
-        let _ = write!(limits, "{separator}{name};r={remaining}");
-        if let Some(reset) = reset {
-            let _ = write!(limits, ";t={}", whole_seconds(reset));
+            // The configuration allows no character in a name that would have to be escaped.
+            for part in ["\"", &level.policy, "/", unit_name(level.counted), "\""] {
+                text.push_str(part);
+            }
+        }
+        parameter(&mut policies, ";q=", level.limit);
+        // Months differ in length, and so do days where clocks change.
+        if let Counted::PerWindow { window, .. } = level.counted {
+            parameter(&mut policies, ";w=", whole_seconds(window));
+        }
+        policies.push_str(structured_unit(level.counted));
+        parameter(&mut limits, ";r=", level.remaining);
+        if level.counted != Counted::Concurrency {
+            parameter(&mut limits, ";t=", whole_seconds(level.full_in));
         }
     }
-    set(headers, "ratelimit-policy", policies);
-    set(headers, "ratelimit", limits);
-    add_openai(headers, levels, "requests", |unit| unit == Unit::Requests);
-    add_openai(headers, levels, "tokens", |unit| {
+    set(headers, &RATELIMIT_POLICY, policies);
+    set(headers, &RATELIMIT, limits);
+    add_openai(headers, levels, &REQUESTS, |unit| unit == Unit::Requests);
+    add_openai(headers, levels, &TOKENS, |unit| {
         matches!(unit, Unit::InputTokens | Unit::OutputTokens | Unit::Tokens)
     });
 }
 
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// Limit, remaining, reset.
+const REQUESTS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-requests"),
+    HeaderName::from_static("x-ratelimit-remaining-requests"),
+    HeaderName::from_static("x-ratelimit-reset-requests"),
+];
+const TOKENS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit-tokens"),
+    HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    HeaderName::from_static("x-ratelimit-reset-tokens"),
+];
+
 /// The largest integer of a structured field (RFC 9651).
 const MAX_INTEGER: u64 = 999_999_999_999_999;
 
-/// A structured-field string; the configuration allows no character in a name that would have to be escaped.
-fn item_name(level: &Level) -> String {
-    format!("\"{}/{}\"", level.policy, unit_name(level.counted))
+fn parameter(text: &mut String, name: &str, value: u64) {
+    text.push_str(name);
+    text.push_str(itoa::Buffer::new().format(value.min(MAX_INTEGER)));
 }
 
 /// Requests are what the draft counts if nothing is said; everything else is a unit of ours.
@@ -67,31 +82,25 @@ fn structured_unit(counted: Counted) -> &'static str {
     }
 }
 
-fn add_openai(headers: &mut HeaderMap, levels: &[Level], name: &str, counts: impl Fn(Unit) -> bool) {
-    let tightest = levels
+fn add_openai(
+    headers: &mut HeaderMap,
+    levels: &[Level],
+    [limit, remaining, reset]: &[HeaderName; 3],
+    counts: impl Fn(Unit) -> bool,
+) {
+    let counted = levels
         .iter()
-        .filter(|level| level.counted.unit().is_some_and(&counts))
-        .min_by_key(|level| level.remaining);
-    let Some(level) = tightest else { return };
-    set(
-        headers,
-        &format!("x-ratelimit-limit-{name}"),
-        level.limit.to_string(),
-    );
-    set(
-        headers,
-        &format!("x-ratelimit-remaining-{name}"),
-        level.remaining.to_string(),
-    );
-    set(
-        headers,
-        &format!("x-ratelimit-reset-{name}"),
-        openai_duration(level.full_in),
-    );
+        .filter(|level| level.counted.unit().is_some_and(&counts));
+    let Some(tightest) = counted.min_by_key(|level| level.remaining) else {
+        return;
+    };
+    set(headers, limit, tightest.limit.to_string());
+    set(headers, remaining, tightest.remaining.to_string());
+    set(headers, reset, openai_duration(tightest.full_in));
 }
 
-fn set(headers: &mut HeaderMap, name: &str, value: String) {
-    if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+fn set(headers: &mut HeaderMap, name: &HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
         headers.insert(name, value);
     }
 }
@@ -108,19 +117,18 @@ fn openai_duration(duration: Duration) -> String {
         return format!("{milliseconds}ms");
     }
     let (minutes, rest) = (milliseconds / 60_000, milliseconds % 60_000);
-    let (hours, minutes) = (minutes / 60, minutes % 60);
-    let mut text = String::new();
-    if hours > 0 {
-        let _ = write!(text, "{hours}h");
+    let text = match (minutes / 60, minutes % 60) {
+        (0, 0) => String::new(),
+        (0, minutes) => format!("{minutes}m"),
+        (hours, minutes) => format!("{hours}h{minutes}m"),
+    };
+    match rest % 1000 {
+        0 => format!("{text}{}s", rest / 1000),
+        fraction => {
+            let seconds = format!("{}.{fraction:03}", rest / 1000);
+            format!("{text}{}s", seconds.trim_end_matches('0'))
+        }
     }
-    if hours > 0 || minutes > 0 {
-        let _ = write!(text, "{minutes}m");
-    }
-    let fraction = format!("{:03}", rest % 1000);
-    let fraction = fraction.trim_end_matches('0');
-    let point = if fraction.is_empty() { "" } else { "." };
-    let _ = write!(text, "{}{point}{fraction}s", rest / 1000);
-    text
 }
 
 #[cfg(test)]
