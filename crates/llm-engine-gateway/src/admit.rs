@@ -189,12 +189,12 @@ impl Limits {
 
     fn hold(self: &Arc<Self>, ask: Ask<'_>) -> Option<Held> {
         let limits = Arc::clone(self);
-        let (caller, fingerprint) = (ask.subject.caller, ask.arrival.fingerprint);
+        let (subject, fingerprint) = (ask.subject, ask.arrival.fingerprint);
         let give_up = move || {
             let now = limits.now();
-            limits.state().limiter.cancel_booking(now, caller, fingerprint);
+            limits.state().limiter.cancel_booking(now, subject, fingerprint);
         };
-        self.holding.enter(caller, ask.arrival.bytes, give_up)
+        self.holding.enter(subject.caller, ask.arrival.bytes, give_up)
     }
 
     /// How every quota stands that can refuse the subject; those that only observe are not for its eyes.

@@ -1,8 +1,9 @@
 //! What one decision costs with a million keys, beside `governor`'s keyed limiter, on one core.
 //!
-//! `cargo bench -p llm-engine-limit` prints, for every contestant, the median over the rounds and its ratio to
-//! `governor` as it comes. The contestants take turns within each round, so that whatever else the machine does meets
-//! all of them. Every operation visits another key, in an order that was shuffled beforehand.
+//! `cargo bench -p llm-engine-limit --bench admit` prints, for every contestant, the median over the rounds and its ratio to
+//! `governor` as it comes; `-- --keys=10000` takes fewer keys, `-- refused` only contestants with that in their name. The
+//! contestants take turns within each round, so that whatever else the machine does meets all of them. Every operation
+//! visits another key, in an order that was shuffled beforehand.
 //!
 //! A decision of `governor` is one `check_key`, in which it reads its own clock. Beside it stand our decision alone, which is
 //! the same work, and the decision with the settlement that follows it; the caller reads the clock once for both. All are
@@ -49,11 +50,9 @@ fn main() {
         .partition(|argument| argument.starts_with('-'));
     // Not `cargo bench` but `cargo test`: show only that it runs.
     let is_bench = options.iter().any(|option| option == "--bench");
-    let (keys, rounds) = if is_bench {
-        (KEYS, ROUNDS)
-    } else {
-        (KEYS / 1_000, 1)
-    };
+    let keys = options.iter().find_map(|option| option.strip_prefix("--keys="));
+    let keys = keys.map_or(KEYS, |keys| keys.parse().expect("--keys is a number"));
+    let (keys, rounds) = if is_bench { (keys, ROUNDS) } else { (1_000, 1) };
     let order = shuffled(keys);
     let mut contestants: Vec<_> = contestants(Instant::now())
         .into_iter()

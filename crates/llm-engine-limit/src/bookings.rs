@@ -19,7 +19,7 @@ const TOLD_ANEW: Duration = Duration::from_millis(300);
 
 /// By what a request is recognised when it comes again.
 ///
-/// Fingerprints are compared among those of one caller only: who makes two of its requests look alike mixes up its own
+/// Fingerprints are compared among those of one subject only: who makes two of its requests look alike mixes up its own
 /// times and nobody else's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint {
@@ -47,8 +47,8 @@ pub(crate) struct Booking {
 pub(crate) struct Bookings {
     by_id: HashMap<u64, Booking, FixedState>,
     next_id: u64,
-    /// By caller and digest.
-    by_fingerprint: HashMap<(u32, u64), Equal, FixedState>,
+    /// By whom they are for and digest.
+    by_fingerprint: HashMap<(Subject, u64), Equal, FixedState>,
     by_caller: HashMap<u32, usize, FixedState>,
     upcoming: BTreeSet<(Time, u64)>,
     /// Those whose time has come just now.
@@ -89,22 +89,22 @@ impl Bookings {
         self.by_id.iter().map(|(id, booking)| (*id, *booking))
     }
 
-    /// The caller's earliest booking of this fingerprint.
-    pub(crate) fn find(&self, caller: u32, fingerprint: Fingerprint) -> Option<u64> {
-        let same = self.by_fingerprint.get(&(caller, fingerprint.digest))?;
+    /// The subject's earliest booking of this fingerprint.
+    pub(crate) fn find(&self, subject: Subject, fingerprint: Fingerprint) -> Option<u64> {
+        let same = self.by_fingerprint.get(&(subject, fingerprint.digest))?;
         same.by_due.first().map(|(_, id)| *id)
     }
 
-    /// The caller's latest booking of this fingerprint.
-    pub(crate) fn find_last(&self, caller: u32, fingerprint: Fingerprint) -> Option<u64> {
-        let same = self.by_fingerprint.get(&(caller, fingerprint.digest))?;
+    /// The subject's latest booking of this fingerprint.
+    pub(crate) fn find_last(&self, subject: Subject, fingerprint: Fingerprint) -> Option<u64> {
+        let same = self.by_fingerprint.get(&(subject, fingerprint.digest))?;
         same.by_due.last().map(|(_, id)| *id)
     }
 
     /// Which of its bookings a request that is refused, and was early, is told of: one that it may have been told of
     /// before. `None` if it must be another request that is merely equal.
-    pub(crate) fn tell(&mut self, caller: u32, fingerprint: Fingerprint, now: Time) -> Option<u64> {
-        let same = self.by_fingerprint.get_mut(&(caller, fingerprint.digest))?;
+    pub(crate) fn tell(&mut self, subject: Subject, fingerprint: Fingerprint, now: Time) -> Option<u64> {
+        let same = self.by_fingerprint.get_mut(&(subject, fingerprint.digest))?;
         let (told, id) = *same.by_told.first()?;
         if !fingerprint.is_unique && now.since(told) < TOLD_ANEW {
             return None;
@@ -141,7 +141,7 @@ impl Bookings {
             digest,
         };
         self.by_id.insert(id, booking);
-        let same = self.by_fingerprint.entry((subject.caller, digest)).or_default();
+        let same = self.by_fingerprint.entry((subject, digest)).or_default();
         same.by_due.insert((due, id));
         same.by_told.insert((now, id));
         *self.by_caller.entry(subject.caller).or_default() += 1;
@@ -161,7 +161,7 @@ impl Bookings {
             ..
         } = booking;
         self.take_out(due, id);
-        let key = (subject.caller, digest);
+        let key = (subject, digest);
         if let Some(same) = self.by_fingerprint.get_mut(&key) {
             same.by_due.remove(&(due, id));
             same.by_told.remove(&(told, id));
@@ -187,7 +187,7 @@ impl Bookings {
         let Some(booking) = self.by_id.get(&id) else {
             return;
         };
-        let key = (booking.subject.caller, booking.digest);
+        let key = (booking.subject, booking.digest);
         self.upcoming.insert((due, id));
         if let Some(same) = self.by_fingerprint.get_mut(&key) {
             same.by_due.remove(&(before, id));

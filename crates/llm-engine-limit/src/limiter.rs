@@ -202,7 +202,7 @@ impl Limiter {
     /// The same as a request with this fingerprint finds it: the room that is kept for itself is there.
     #[must_use]
     pub fn levels_for(&self, now: Time, subject: Subject, fingerprint: Fingerprint) -> Vec<Level> {
-        let own = self.bookings.find(subject.caller, fingerprint);
+        let own = self.bookings.find(subject, fingerprint);
         self.levels_but(now, subject, own)
     }
 

@@ -72,7 +72,7 @@ pub struct Per {
 /// can't collide.
 // In this order, because a copy is written in pieces of 16 or 32 bytes: a load of several fields that spans two pieces waits
 // for every cache miss before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(C)]
 pub struct Subject {
     /// The caller.

@@ -10,10 +10,10 @@ use crate::{Cost, Counted, Fingerprint, NotNow, Refusal, Refused, Subject, Time}
 /// Times that are promised and kept. A booked time counts against others as far as bookings are kept
 /// (see `schedule.rs`); the bound of every bucket holds before all promises.
 impl Limiter {
-    /// Gives up the latest booking that the caller has for this fingerprint: nobody will come for it.
-    pub fn cancel_booking(&mut self, now: Time, caller: u32, fingerprint: Fingerprint) {
+    /// Gives up the latest booking that the subject has for this fingerprint: nobody will come for it.
+    pub fn cancel_booking(&mut self, now: Time, subject: Subject, fingerprint: Fingerprint) {
         self.advance(now);
-        if let Some(id) = self.bookings.find_last(caller, fingerprint) {
+        if let Some(id) = self.bookings.find_last(subject, fingerprint) {
             self.end_booking(id, None);
         }
     }
@@ -64,8 +64,8 @@ impl Limiter {
         }))
     }
 
-    /// What the caller's booking of this fingerprint is worth to the request: a time is kept for what it was booked for. One
-    /// for another subject is not its own; one that it outgrew ends.
+    /// What the subject's booking of this fingerprint is worth to the request: a time is kept for what it was booked for,
+    /// and no more. One that the request outgrew ends.
     fn standing(
         &mut self,
         now: Time,
@@ -73,15 +73,11 @@ impl Limiter {
         cost: Cost,
         fingerprint: Option<Fingerprint>,
     ) -> Standing {
-        let own = fingerprint.and_then(|fingerprint| self.bookings.find(subject.caller, fingerprint));
+        let own = fingerprint.and_then(|fingerprint| self.bookings.find(subject, fingerprint));
         let Some(own) = own else {
             return Standing::Fresh;
         };
-        let booking = self.bookings.get(own);
-        if booking.subject != subject {
-            return Standing::Fresh;
-        }
-        if !cost.is_within(booking.cost) {
+        if !cost.is_within(self.bookings.get(own).cost) {
             self.end_booking(own, None);
             return Standing::Fresh;
         }
@@ -184,7 +180,7 @@ impl Limiter {
         cost: Cost,
         fingerprint: Fingerprint,
     ) -> Refusal {
-        let told = self.bookings.tell(subject.caller, fingerprint, self.latest);
+        let told = self.bookings.tell(subject, fingerprint, self.latest);
         let standing = told.map_or(Standing::Fresh, |own| Standing::Early { own });
         let refusal = self.refuse(given, subject, cost, standing, Some(fingerprint));
         let is_place = |refused: &Refused| refused.counted == Counted::Concurrency;

@@ -285,7 +285,7 @@ fn play(scenario: &Scenario) {
                 })
             }
             Event::Cancel(who, id) => {
-                limiter.cancel_booking(now, subject(who).caller, fingerprint(id));
+                limiter.cancel_booking(now, subject(who), fingerprint(id));
                 None
             }
             Event::Settle(pick, usage) => {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod against_governor;
+mod any_bookings;
 mod bookings;
 mod bound;
 mod budgets;

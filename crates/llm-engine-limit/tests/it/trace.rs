@@ -243,9 +243,8 @@ impl Run {
             Step::Cancel(pick) if !self.promises.is_empty() => {
                 let promise = self.promises.swap_remove(pick.index(self.promises.len()));
                 self.latest = self.latest.max(self.clock);
-                let caller = promise.subject.caller;
                 self.limiter
-                    .cancel_booking(self.clock, caller, promise.fingerprint);
+                    .cancel_booking(self.clock, promise.subject, promise.fingerprint);
             }
             Step::Settle(pick, used) if !self.open.is_empty() => {
                 let position = pick.index(self.open.len());
