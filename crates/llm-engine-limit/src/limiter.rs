@@ -49,8 +49,8 @@ impl Default for LimiterOptions {
 }
 
 /// Proof that a request was admitted, to be handed back to [`Limiter::settle`] exactly once, also if nothing came of the
-/// request. While it is open its whole cost counts as used, and it runs as far as `concurrency` is concerned. It is worth
-/// something to the limiter that it is from, and nothing to another.
+/// request. While it is open its whole cost counts as used, and it runs as far as `concurrency` is concerned. Only the
+/// limiter that it is from can settle it.
 #[derive(Debug)]
 #[must_use = "a reservation counts against the quotas until it is settled"]
 pub struct Reservation {
@@ -242,8 +242,9 @@ impl Limiter {
     }
 
     /// Replaces the policies. Those that stand side by side and are counted per the same go on as they are if none of them
-    /// has changed. Of one that has, or a neighbour of it, but has its name and is counted per the same, what is missing stays missing, up to the new burst; requests that are running are counted on, but give
-    /// nothing back when they are settled. Nobody can take more than the new burst at once.
+    /// has changed. Of one that has, or whose neighbour has, but that has its name and is counted per the same, what is
+    /// missing stays missing, up to the new burst; requests that are running are counted on, but give nothing back when
+    /// they are settled. Nobody can take more than the new burst at once.
     ///
     /// # Panics
     /// If there are more than [`Self::MOST_POLICIES`].
