@@ -3,33 +3,23 @@ without a change to the program."""
 
 import http.client
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
+
+from listener import Listener
 
 UPSTREAM_TIMEOUT_SECONDS = 100
 # Headers that concern one connection only.
 OWN_HEADERS = {"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"}
 
 
-class Relay:
+class Relay(Listener):
     """Passes requests on unchanged, and notes each answer's status. A context; not for streams."""
 
     def __init__(self, upstream):
         self._upstream = urlsplit(upstream)
         self._answered = threading.Condition()
         self.statuses = []
-
-    def __enter__(self):
-        self._listener = ThreadingHTTPServer(("127.0.0.1", 0), self._handler_class())
-        self.address = f"http://127.0.0.1:{self._listener.server_port}"
-        self._thread = threading.Thread(target=self._listener.serve_forever, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *raised):
-        self._listener.shutdown()
-        self._listener.server_close()
-        self._thread.join()
 
     def wait_for(self, status, timeout):
         """Whether an answer with this status has been seen, or is within `timeout` seconds."""

@@ -2,7 +2,9 @@
 
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from listener import Listener
 
 ANSWER = {
     "id": "cmpl-1",
@@ -16,24 +18,17 @@ ANSWER = {
 STREAM = f"data: {json.dumps(ANSWER)}\n\ndata: [DONE]\n\n"
 
 
-class Upstream:
+class Upstream(Listener):
     """Answers every completion with one word. A context."""
 
     def __init__(self):
         self._asked = threading.Lock()
         self.prompts = []
 
-    def __enter__(self):
-        self._listener = ThreadingHTTPServer(("127.0.0.1", 0), self._handler_class())
-        self.url = f"http://127.0.0.1:{self._listener.server_port}/v1"
-        self._thread = threading.Thread(target=self._listener.serve_forever, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *raised):
-        self._listener.shutdown()
-        self._listener.server_close()
-        self._thread.join()
+    @property
+    def url(self):
+        """What a deployment is configured with."""
+        return f"{self.address}/v1"
 
     def _handler_class(upstream):
         class Handler(BaseHTTPRequestHandler):

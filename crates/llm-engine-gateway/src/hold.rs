@@ -38,7 +38,7 @@ pub(crate) struct Held {
     bytes: usize,
     /// Whether its time is kept for it. If not, one that is kept for an equal request is not its own to give up.
     pub(crate) is_booked: bool,
-    give_up: Option<Box<dyn FnOnce() + Send>>,
+    give_up: Box<dyn Fn() + Send>,
 }
 
 impl Holding {
@@ -47,7 +47,7 @@ impl Holding {
         self: &Arc<Self>,
         caller: u32,
         bytes: usize,
-        give_up: impl FnOnce() + Send + 'static,
+        give_up: impl Fn() + Send + 'static,
     ) -> Option<Held> {
         let mut count = self.count();
         let own = count.by_caller.get(&caller).copied().unwrap_or_default();
@@ -59,7 +59,7 @@ impl Holding {
             caller,
             bytes,
             is_booked: false,
-            give_up: Some(Box::new(give_up)),
+            give_up: Box::new(give_up),
         })
     }
 
@@ -89,7 +89,7 @@ impl Sum {
 impl Held {
     /// It was admitted, or refused after all: the caller has been there until the end.
     pub(crate) fn ended(mut self) {
-        self.give_up = None;
+        self.is_booked = false;
     }
 }
 
@@ -104,10 +104,8 @@ impl Drop for Held {
             }
         }
         drop(count);
-        if let Some(give_up) = self.give_up.take()
-            && self.is_booked
-        {
-            give_up();
+        if self.is_booked {
+            (self.give_up)();
         }
     }
 }

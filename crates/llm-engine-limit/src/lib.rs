@@ -9,9 +9,9 @@
 //! - **Never over.** The settled usage of the requests admitted in any interval `w` is at most `burst + rate · w`, plus
 //!   the overrun of requests that used more than they had reserved. With `burst = limit` a window can therefore hold
 //!   almost `2 · limit`: a full bucket is spent at once and refills meanwhile. Where times are booked
-//!   ([`Limiter::admit_or_book`]) whoever comes late for its time finds what refills in 3 s on top. [`Quota::strict`] makes `limit` the bound
-//!   of every window. Here `w` counts in the quota's own ticks ([`Quota::tick`]); in raw time the bound can be exceeded by
-//!   what refills in one tick. A strict bound holds in raw time.
+//!   ([`Limiter::admit_or_book`]) whoever comes late for its time finds what refills in 3 s on top. [`Quota::strict`] makes
+//!   `limit` the bound of every window. Here `w` counts in the quota's own ticks ([`Quota::tick`]); in raw time the bound
+//!   can be exceeded by what refills in one tick. A strict bound holds in raw time.
 //! - **Never false.** With nothing else happening on its quotas, a refused request is refused at every instant before
 //!   its [`NotNow::wait`] is over, and admitted at it. (The wait for a running request to end is an estimate, and says so.)
 //! - **A refusal changes nothing.** Not the level of any bucket, nor what is running.

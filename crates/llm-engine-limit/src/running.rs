@@ -85,9 +85,10 @@ impl Running {
 
     /// A guess at when a place is free for whoever asks next: places become free one by one, and who was told a time before
     /// has the earlier ones.
-    pub(crate) fn next_place(&self, row: Option<u32>, maximum: NonZeroU32, now: Time) -> Time {
-        let pace = (self.mean_run / maximum.get()).max(Duration::from_millis(1));
-        let told = row.and_then(|row| self.told.get(&row)).copied();
+    pub(crate) fn next_place(&self, row: u32, now: Time) -> Time {
+        let places = self.maximum.map_or(1, NonZeroU32::get);
+        let pace = (self.mean_run / places).max(Duration::from_millis(1));
+        let told = self.told.get(&row).copied();
         let next = told.map_or(now, |told| told.max(now)) + pace;
         if next.since(now) > HORIZON {
             now + pace
@@ -98,9 +99,7 @@ impl Running {
 
     /// Somebody was told [`Self::next_place`].
     pub(crate) fn tell_place(&mut self, row: u32, now: Time) {
-        if let Some(maximum) = self.maximum {
-            let next = self.next_place(Some(row), maximum, now);
-            self.told.insert(row, next);
-        }
+        let next = self.next_place(row, now);
+        self.told.insert(row, next);
     }
 }

@@ -110,11 +110,14 @@ impl PolicyGroup {
                 refusing.is_bookable &= meter.refills();
             }
             if let Some(maximum) = policy.concurrency
-                && let running = row.map_or(0, |row| self.running.count(row))
-                && running >= maximum.get()
+                && let Some(row) = row
+                && self.running.count(row) >= maximum.get()
             {
-                let wait = self.running.next_place(row, maximum, now).since(given);
-                refusing.full.push(index);
+                let wait = self.running.next_place(row, now).since(given);
+                // Once, whatever number of its policies are full.
+                if refusing.full.last() != Some(&index) {
+                    refusing.full.push(index);
+                }
                 refusing.refused.push(Refused {
                     policy: Arc::clone(&policy.name),
                     counted: Counted::Concurrency,

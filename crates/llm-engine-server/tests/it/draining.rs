@@ -1,35 +1,18 @@
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::{Response, StatusCode};
+use hyper::StatusCode;
 use llm_engine_server::Drained;
-use scripted_upstream::{EventStream, Upstream, freeze};
+use scripted_upstream::{Upstream, freeze};
 use tokio::time::advance;
 
-use crate::harness::{Answer, STREAM, Server, piece, prompt};
-
-/// A stream of which the first token has arrived; the upstream holds it open.
-async fn running_stream(server: &Server, upstream: &mut Upstream) -> (Response<Incoming>, EventStream) {
-    tokio::join!(
-        async {
-            let mut response = server.post(STREAM, &prompt(60)).await;
-            piece(&mut response).await;
-            response
-        },
-        async {
-            let stream = upstream.next().await.stream();
-            stream.text("a");
-            stream
-        }
-    )
-}
+use crate::harness::{Answer, Server, piece, running_stream};
 
 #[tokio::test]
 async fn while_draining_running_streams_end_properly_and_new_requests_are_refused() {
     let _frozen = freeze();
     let mut upstream = Upstream::start().await;
     let server = Server::start(upstream.url(), "").await;
-    let (mut response, stream) = running_stream(&server, &mut upstream).await;
+    let (mut response, stream) = running_stream(&server, &mut upstream, 60).await;
 
     server.shut_down();
     server.settle().await;
@@ -58,7 +41,7 @@ async fn a_stream_that_outlasts_the_time_for_draining_ends_with_an_error() {
     let _frozen = freeze();
     let mut upstream = Upstream::start().await;
     let server = Server::start(upstream.url(), "").await;
-    let (mut response, stream) = running_stream(&server, &mut upstream).await;
+    let (mut response, stream) = running_stream(&server, &mut upstream, 60).await;
     server.shut_down();
     server.settle().await;
     advance(Duration::from_secs(31)).await;

@@ -5,7 +5,7 @@ use scripted_upstream::{Upstream, freeze, stay_frozen};
 use serde_json::{Value, json};
 use tokio::time::advance;
 
-use crate::harness::{Answer, STREAM, SYNC, Server, numbered, piece, prompt, quick};
+use crate::harness::{Answer, SYNC, Server, numbered, prompt, quick, running_stream};
 
 /// SHA-256 of `operator`.
 const OPERATOR: &str = "[callers.operator]\noperator = true\n\
@@ -220,18 +220,7 @@ async fn a_stream_that_its_caller_dropped_shows_what_it_was_charged() {
     let _frozen = freeze();
     let mut upstream = Upstream::start().await;
     let server = Server::start(upstream.url(), POLICIES).await;
-    let (response, stream) = tokio::join!(
-        async {
-            let mut response = server.post(STREAM, &prompt(60)).await;
-            piece(&mut response).await;
-            response
-        },
-        async {
-            let stream = upstream.next().await.stream();
-            stream.text("a");
-            stream
-        }
-    );
+    let (response, stream) = running_stream(&server, &mut upstream, 60).await;
     let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
     let running = server.get(&format!("/v1/limits/explain/{id}")).await;
     assert_eq!(running.status, StatusCode::NOT_FOUND, "it has not ended");

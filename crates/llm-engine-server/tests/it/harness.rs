@@ -12,7 +12,7 @@ use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
 use llm_engine_server::config::Config;
 use llm_engine_server::{App, Drained, Gateway, Setup, WorkerSetup, serve};
-use scripted_upstream::Upstream;
+use scripted_upstream::{EventStream, Upstream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -256,6 +256,26 @@ impl Answer {
             .filter_map(|e| e.strip_prefix("data: "))
             .collect()
     }
+}
+
+/// A stream of at most so many tokens, of which the first one has arrived; the upstream holds it open.
+pub(crate) async fn running_stream(
+    server: &Server,
+    upstream: &mut Upstream,
+    max_new_tokens: u64,
+) -> (Response<Incoming>, EventStream) {
+    tokio::join!(
+        async {
+            let mut response = server.post(STREAM, &prompt(max_new_tokens)).await;
+            piece(&mut response).await;
+            response
+        },
+        async {
+            let stream = upstream.next().await.stream();
+            stream.text("a");
+            stream
+        }
+    )
 }
 
 /// Reads one more piece of a streamed body.

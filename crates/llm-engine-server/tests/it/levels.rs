@@ -5,7 +5,7 @@ use scripted_upstream::{Upstream, freeze};
 use serde_json::{Value, json};
 use tokio::time::advance;
 
-use crate::harness::{Answer, STREAM, SYNC, Server, chat, config, piece, prompt, quick};
+use crate::harness::{Answer, SYNC, Server, chat, config, piece, prompt, quick, running_stream};
 
 const POLICIES: &str = "price = { input_usd_per_million = 0, output_usd_per_million = 1_000_000 }
 [models.n]
@@ -130,18 +130,7 @@ async fn it_is_how_they_stand_now_and_asking_takes_nothing() {
     let _frozen = freeze();
     let mut upstream = Upstream::start().await;
     let server = Server::start(upstream.url(), POLICIES).await;
-    let (mut response, stream) = tokio::join!(
-        async {
-            let mut response = server.post(STREAM, &prompt(5)).await;
-            piece(&mut response).await;
-            response
-        },
-        async {
-            let stream = upstream.next().await.stream();
-            stream.text("a");
-            stream
-        }
-    );
+    let (mut response, stream) = running_stream(&server, &mut upstream, 5).await;
     // While it runs it has a place, and all that it may need.
     for _ in 0..3 {
         assert_eq!(remaining(&server, "k", ("m", "own", "concurrency")).await, 7);

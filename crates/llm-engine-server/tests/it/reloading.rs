@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::time::advance;
 
-use crate::harness::{Answer, STREAM, SYNC, Server, config, piece, prompt, quick};
+use crate::harness::{Answer, SYNC, Server, config, piece, prompt, quick, running_stream};
 
 /// A server, its configuration file, and what puts the file in force.
 struct Reloading {
@@ -123,19 +123,7 @@ async fn requests_that_are_running_go_on_and_count() {
     let mut upstream = Upstream::start().await;
     let policy = |most: u32| format!("[[policies]]\nname = 'p'\nper = ['key']\nconcurrency = {most}");
     let mut reloading = Reloading::start(upstream.url(), &policy(5)).await;
-    let server = &reloading.server;
-    let (mut running, stream) = tokio::join!(
-        async {
-            let mut response = server.post(STREAM, &prompt(60)).await;
-            piece(&mut response).await;
-            response
-        },
-        async {
-            let stream = upstream.next().await.stream();
-            stream.text("a");
-            stream
-        }
-    );
+    let (mut running, stream) = running_stream(&reloading.server, &mut upstream, 60).await;
     reloading.reload(&policy(1));
     let server = &reloading.server;
     let beyond = server.complete().await;
