@@ -9,6 +9,7 @@ use crate::workspace;
 /// Our crates, and those of ours that each may use outside of its tests.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("llm-engine-limit", &[]),
+    ("llm-engine-retry", &[]),
     ("llm-engine-wire", &[]),
     ("llm-engine-worker", &["llm-engine-wire"]),
     ("llm-engine-gateway", &["llm-engine-limit", "llm-engine-wire"]),
@@ -27,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Crates whose decisions depend on nothing but their arguments: no I/O, no async, no clock, no randomness.
-const PURE: &[&str] = &["llm-engine-limit", "llm-engine-wire"];
+const PURE: &[&str] = &["llm-engine-limit", "llm-engine-retry", "llm-engine-wire"];
 
 /// What brings those things along.
 const IMPURE: &[&str] = &[
