@@ -113,6 +113,8 @@ pub enum Leave {
 /// A pace a little below what the server names: clocks and networks are not exact, and at exactly that pace every
 /// second call could be early.
 const OF_NAMED_RATE: f64 = 0.99;
+/// A learned rate is begun below what it was learned from, so that the bucket fills a little before it is emptied again.
+const OF_LEARNED_RATE: f64 = 0.9;
 /// By how much of itself a learned rate grows with each call that is admitted.
 const GROWTH: f64 = 1.0 / 128.0;
 /// How long a refusal holds all calls if nobody said for how long; twice as long after each.
@@ -223,10 +225,11 @@ impl Gate {
                 let per_second = limits.per_second * OF_NAMED_RATE;
                 self.set_pace(per_second, until, room, 1.0);
             }
-            None if is_news => self.learn_from_refusal(now, until),
+            None if is_news && self.epoch.admitted > 0 => self.learn_from_refusal(now, until),
             None => self.hold_pace(until),
         }
-        if is_news {
+        // While nothing is admitted there is nothing new to learn, and the time without it counts.
+        if self.epoch.admitted > 0 || self.epoch.began.is_none() {
             self.epoch = Epoch {
                 began: Some(now),
                 left: self.left,
@@ -306,7 +309,10 @@ impl Gate {
             (Some(began), pace) => {
                 let rate = admitted.max(1.0) / now.saturating_sub(began).as_secs_f64().max(0.001);
                 let since_hold = now.saturating_sub(self.held_until).as_secs_f64();
-                (rate, pace.map_or(0.0, |pace| pace.per_second) * since_hold)
+                (
+                    OF_LEARNED_RATE * rate,
+                    pace.map_or(0.0, |pace| pace.per_second) * since_hold,
+                )
             }
             // Nothing was refused before, so all of it came at once, and about the rate nothing is known.
             (None, _) => (0.0, 0.0),

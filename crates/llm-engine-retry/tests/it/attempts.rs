@@ -76,10 +76,7 @@ fn what_can_not_go_well_is_not_tried_again() {
 
 #[test]
 fn refusals_with_a_hint_use_up_attempts_only_if_they_are_to() {
-    for (counts, expected) in [
-        (true, Next::GiveUp(Reason::Stopped)),
-        (false, Next::Wait(SECOND)),
-    ] {
+    for (counts, expected) in [(true, Next::GiveUp(Reason::Stopped)), (false, Next::Wait(SECOND))] {
         let retry = Retry::default().count_hinted(counts);
         let mut attempts = started(&retry, None);
         let last = (0..6).map(|_| attempts.end(Duration::ZERO, hinted(SECOND, true), None));

@@ -9,7 +9,12 @@ use proptest::prelude::*;
 const EXAMPLE: Duration = Duration::from_secs(784_111_777);
 
 fn after(headers: &[(&str, &str)]) -> Option<Duration> {
-    let header = |asked: &str| headers.iter().find(|(name, _)| *name == asked).map(|(_, value)| *value);
+    let header = |asked: &str| {
+        headers
+            .iter()
+            .find(|(name, _)| *name == asked)
+            .map(|(_, value)| *value)
+    };
     Hint::from_headers(header, EXAMPLE - Duration::from_secs(7)).map(|hint| {
         assert!(!hint.is_booked);
         hint.after
@@ -30,7 +35,10 @@ fn milliseconds_go_before_seconds_and_seconds_before_everything_else() {
     assert_eq!(after(&all), milliseconds(1430));
     assert_eq!(after(&all[1..]), milliseconds(2000));
     assert_eq!(after(&all[2..]), milliseconds(9000));
-    assert_eq!(after(&[("x-ms-retry-after-ms", "250.5")]), Some(Duration::from_micros(250_500)));
+    assert_eq!(
+        after(&[("x-ms-retry-after-ms", "250.5")]),
+        Some(Duration::from_micros(250_500))
+    );
 }
 
 #[test]
@@ -108,7 +116,12 @@ fn limits_are_those_of_requests_with_the_least_left() {
             _ => None,
         })
     };
-    let of = |remaining, per_second| Some(Limits { remaining, per_second });
+    let of = |remaining, per_second| {
+        Some(Limits {
+            remaining,
+            per_second,
+        })
+    };
     assert_eq!(
         limits("\"a\";q=10;w=1, \"b\";q=60;w=60", "\"a\";r=9;t=1, \"b\";r=9;t=9"),
         of(9, 1.0)

@@ -1,6 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test")]
+#![expect(clippy::print_stdout, reason = "the figures of a simulation are worth seeing")]
 
 mod attempts;
 mod crowd;
 mod hints;
 mod one_process;
+mod server;
