@@ -1,5 +1,6 @@
 //! One call: when it goes on, when it gives up, and what it says then.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use llm_engine_retry::{
@@ -102,6 +103,35 @@ fn only_what_nobody_gave_a_time_for_draws_on_the_budget() {
         attempts.end(Duration::ZERO, transient(), Some(&mut budget)),
         Next::GiveUp(Reason::NoBudget)
     );
+}
+
+#[test]
+fn in_a_total_outage_at_most_a_fifth_more_is_sent() {
+    let mut budget = Budget::default();
+    let mut sent = 0_u32;
+    let mut due: BTreeMap<(Duration, u32), _> = BTreeMap::new();
+    // A hundred calls a second, for a minute.
+    const CALLS: u32 = 6000;
+    for call in 0..CALLS {
+        let mut random = fastrand::Rng::with_seed(call.into());
+        let begins = call * SECOND / 100;
+        let attempts = Retry::default().start(begins, None, move || random.f64());
+        due.insert((begins, call), attempts);
+    }
+    while let Some(((now, call), mut attempts)) = due.pop_first() {
+        attempts.begin(now);
+        if attempts.number() == 1 {
+            budget.request(now);
+        }
+        sent += 1;
+        let next = attempts.end(now, failure(Judgement::Transient), Some(&mut budget));
+        if let Next::Wait(wait) = next {
+            due.insert((now + wait, call), attempts);
+        }
+    }
+    println!("{sent} sent of {CALLS} offered");
+    assert!(sent <= CALLS * 12 / 10, "{sent}");
+    assert!(sent > CALLS * 11 / 10, "retries are not forbidden: {sent}");
 }
 
 #[test]
