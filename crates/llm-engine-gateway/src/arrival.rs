@@ -43,7 +43,7 @@ impl<'a> Arrival<'a> {
             address: Ipv4Addr::LOCALHOST.into(),
             user: None,
             fingerprint: Fingerprint {
-                digest: word(&digest, 0),
+                digest: u64::from_be_bytes(bytes(&digest, 0)),
                 is_unique: true,
             },
             wait: Duration::ZERO,
@@ -71,10 +71,11 @@ pub(crate) fn address_number(address: IpAddr) -> u64 {
 /// A user as the limiter knows it.
 pub(crate) fn user_number(name: &str) -> User {
     let digest = Sha256::digest(name.as_bytes());
-    User([word(&digest, 0), word(&digest, 1)])
+    User([0, 1, 2].map(|index| u32::from_be_bytes(bytes(&digest, index))))
 }
 
-fn word(digest: &[u8], index: usize) -> u64 {
-    let bytes = digest[8 * index..8 * index + 8].try_into();
-    u64::from_be_bytes(bytes.expect("a digest has four words"))
+/// So many bytes after so many times as many.
+fn bytes<const N: usize>(digest: &[u8], index: usize) -> [u8; N] {
+    let bytes = digest[N * index..N * (index + 1)].try_into();
+    bytes.expect("it is as long")
 }

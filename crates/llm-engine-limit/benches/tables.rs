@@ -66,7 +66,7 @@ fn main() {
         |id| from(id.into()),
     );
     live("user", Per { user: true, ..nobody }, buckets, |id| Subject {
-        user: User([scattered(id.into()), id.into()]),
+        user: user(id),
         ..Subject::default()
     });
     under_a_flood(flood);
@@ -147,6 +147,11 @@ fn under_a_flood(addresses: u64) {
     );
     println!("  resident memory added: {:.1} MB", (most - before) as f64 / 1e6);
     println!("  {owing} of {DEBTORS} debtors still owe");
+}
+
+/// As of a digest.
+fn user(id: u32) -> User {
+    User([0, 1, 2].map(|word| (scattered(u64::from(id) << 2 | word) >> 32) as u32))
 }
 
 /// Ten a minute.

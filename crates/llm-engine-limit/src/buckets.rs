@@ -1,6 +1,6 @@
 use crate::Subject;
 use crate::bucket::Bucket;
-use crate::index::{Index, OVERFLOW, WIDE_WORDS};
+use crate::index::{Index, OVERFLOW};
 use crate::partition::{KeyKind, Partition};
 
 /// Buckets by partition key: for each key a row with one bucket for every quota.
@@ -28,31 +28,25 @@ const PAGE_BITS: u32 = 10;
 
 impl Buckets {
     pub(crate) fn new(partition: Partition, per_row: usize, size: TableSize) -> Self {
-        let words = if partition.kind() == KeyKind::Wide {
-            WIDE_WORDS
-        } else {
-            1
-        };
         Self {
             partition,
             per_row,
             pages: Vec::new(),
-            index: Index::new(words, size.capacity, size.seed),
+            index: Index::new(partition.words(), size.capacity, size.seed),
         }
     }
 
     /// The number of the subject's row, or of the shared one where there are no others; `None` where all its buckets are
     /// full because it has none.
     #[inline]
-    pub(crate) fn find(&self, subject: Subject) -> Option<u32> {
+    pub(crate) fn find(&self, subject: &Subject) -> Option<u32> {
         match self.partition.kind() {
             KeyKind::Id => Some(self.partition.single_id(subject)),
-            KeyKind::Word => self.find_or_share(&[self.partition.word(subject)]),
-            KeyKind::Wide => self.find_or_share(&self.partition.wide(subject)),
+            KeyKind::Words => self.find_or_share(self.partition.key(subject).words()),
         }
     }
 
-    fn find_or_share(&self, key: &[u64]) -> Option<u32> {
+    fn find_or_share(&self, key: &[u32]) -> Option<u32> {
         let shared = || self.index.has_been_full().then_some(OVERFLOW);
         self.index.find(key).or_else(shared)
     }
@@ -64,11 +58,10 @@ impl Buckets {
 
     /// The number of the subject's row. It stays the same while `is_idle` says no of it.
     #[inline(always)]
-    pub(crate) fn row(&mut self, subject: Subject, is_idle: impl FnMut(u32, &[Bucket]) -> bool) -> u32 {
+    pub(crate) fn row(&mut self, subject: &Subject, is_idle: impl FnMut(u32, &[Bucket]) -> bool) -> u32 {
         match self.partition.kind() {
             KeyKind::Id => self.partition.single_id(subject),
-            KeyKind::Word => self.intern(&[self.partition.word(subject)], is_idle),
-            KeyKind::Wide => self.intern(&self.partition.wide(subject), is_idle),
+            KeyKind::Words => self.intern(self.partition.key(subject).words(), is_idle),
         }
     }
 
@@ -89,10 +82,10 @@ impl Buckets {
                 let pages = (0..).zip(&self.pages).filter(|(_, page)| !page.is_empty());
                 let rows = pages.flat_map(|(page, _): (u32, _)| (page << PAGE_BITS)..(page + 1) << PAGE_BITS);
                 // Of a page most rows may have no key: where one row counts for all, all but one.
-                rows.filter(|row| self.partition.single_id(self.subject_of(*row)) == *row)
+                rows.filter(|row| self.partition.single_id(&self.subject_of(*row)) == *row)
                     .collect()
             }
-            KeyKind::Word | KeyKind::Wide => self.index.rows().chain([OVERFLOW]).collect(),
+            KeyKind::Words => self.index.rows().chain([OVERFLOW]).collect(),
         }
     }
 
@@ -100,7 +93,7 @@ impl Buckets {
     pub(crate) fn subject_of(&self, row: u32) -> Subject {
         let key = match self.partition.kind() {
             KeyKind::Id => &[],
-            KeyKind::Word | KeyKind::Wide => self.index.key(row),
+            KeyKind::Words => self.index.key(row),
         };
         self.partition.subject_of(row, key)
     }
@@ -123,7 +116,7 @@ impl Buckets {
 
     // Apart, so that the common case keeps its registers.
     #[inline(never)]
-    fn intern(&mut self, key: &[u64], mut is_idle: impl FnMut(u32, &[Bucket]) -> bool) -> u32 {
+    fn intern(&mut self, key: &[u32], mut is_idle: impl FnMut(u32, &[Bucket]) -> bool) -> u32 {
         if let Some(row) = self.index.find(key) {
             return row;
         }

@@ -3,8 +3,6 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-use crate::partition::WideKey;
-
 /// Row numbers by key, for keys that are more than one id: anybody may come up with another such key, so rows that nobody
 /// needs any more are used again, and their number is bounded.
 ///
@@ -14,10 +12,10 @@ use crate::partition::WideKey;
 pub(crate) struct Index {
     parts: Vec<HashTable<u32>>,
     hasher: FixedState,
-    /// 64-bit words of a key.
+    /// Words of a key.
     words: usize,
     /// Keys by row, in pages.
-    pages: Vec<Box<[u64]>>,
+    pages: Vec<Box<[u32]>>,
     /// The next row that was never used.
     next: u32,
     free: Vec<u32>,
@@ -50,14 +48,14 @@ impl Index {
     }
 
     /// The key's row, if it has one.
-    pub(crate) fn find(&self, key: &[u64]) -> Option<u32> {
+    pub(crate) fn find(&self, key: &[u32]) -> Option<u32> {
         let hash = self.hasher.hash_one(key);
         let part = self.parts.get(part_of(hash))?;
         part.find(hash, |row| self.key(*row) == key).copied()
     }
 
     /// The row for a key that has none: one that `is_idle`, a new one, or [`OVERFLOW`].
-    pub(crate) fn add(&mut self, key: &[u64], mut is_idle: impl FnMut(u32) -> bool) -> u32 {
+    pub(crate) fn add(&mut self, key: &[u32], mut is_idle: impl FnMut(u32) -> bool) -> u32 {
         if self.parts.is_empty() {
             self.parts.resize_with(PARTS, HashTable::new);
         }
@@ -103,7 +101,7 @@ impl Index {
     }
 
     /// The key of a row.
-    pub(crate) fn key(&self, row: u32) -> &[u64] {
+    pub(crate) fn key(&self, row: u32) -> &[u32] {
         key_in(&self.pages, self.words, row)
     }
 
@@ -116,7 +114,7 @@ impl Index {
         }
     }
 
-    fn set_key(&mut self, row: u32, key: &[u64]) {
+    fn set_key(&mut self, row: u32, key: &[u32]) {
         let page = (row / PAGE_ROWS) as usize;
         if page >= self.pages.len() {
             self.pages
@@ -127,7 +125,7 @@ impl Index {
     }
 }
 
-fn key_in(pages: &[Box<[u64]>], words: usize, row: u32) -> &[u64] {
+fn key_in(pages: &[Box<[u32]>], words: usize, row: u32) -> &[u32] {
     let first = (row % PAGE_ROWS) as usize * words;
     &pages[(row / PAGE_ROWS) as usize][first..first + words]
 }
@@ -136,6 +134,3 @@ fn key_in(pages: &[Box<[u64]>], words: usize, row: u32) -> &[u64] {
 fn part_of(hash: u64) -> usize {
     (hash >> 40) as usize % PARTS
 }
-
-/// Words of the widest key.
-pub(crate) const WIDE_WORDS: usize = size_of::<WideKey>() / size_of::<u64>();

@@ -151,10 +151,10 @@ impl Limiter {
         // Each bucket is visited once: that most requests are admitted is worth more than that a refused one must take
         // back what it has reserved so far.
         for (index, group) in self.groups.iter_mut().enumerate() {
-            if !group.applies_to(admitted.subject) {
+            if !group.applies_to(&admitted.subject) {
                 continue;
             }
-            match group.reserve(now, admitted.subject, admitted.cost, id) {
+            match group.reserve(now, &admitted.subject, admitted.cost, id) {
                 Some(bit) => admitted.shared |= bit,
                 None if group.observes() => admitted.passed |= group.bit(),
                 None => return Err(self.take_back(given, index, key, fingerprint)),
@@ -181,7 +181,7 @@ impl Limiter {
         let now = self.advance(now);
         let admitted = &self.admitted[reservation.key];
         for group in &mut self.groups {
-            if group.applies_to(admitted.subject) && admitted.passed & group.bit() == 0 {
+            if group.applies_to(&admitted.subject) && admitted.passed & group.bit() == 0 {
                 group.settle(now, admitted, usage);
             }
         }
@@ -210,7 +210,7 @@ impl Limiter {
         let now = self.latest.max(now);
         let own = own.map(|id| (id, self.bookings.get(id)));
         let mut levels = Vec::new();
-        for group in self.groups.iter().filter(|group| group.applies_to(subject)) {
+        for group in self.groups.iter().filter(|group| group.applies_to(&subject)) {
             group.levels(now, subject, own, &mut levels);
         }
         levels
@@ -319,7 +319,7 @@ impl Limiter {
     ) -> Refusal {
         let admitted = self.admitted.remove(key);
         for group in &mut self.groups[..groups] {
-            if group.applies_to(admitted.subject) && admitted.passed & group.bit() == 0 {
+            if group.applies_to(&admitted.subject) && admitted.passed & group.bit() == 0 {
                 group.take_back(&admitted);
             }
         }

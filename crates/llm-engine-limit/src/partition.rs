@@ -1,15 +1,18 @@
+use std::array;
+
 use crate::{Per, Subject, User};
 
-/// What tells the buckets of one subject from those of another: [`Per`] as masks, so that a key is worked out without a
-/// branch. A mask is all ones where there are buckets for each id of the kind, else zero.
+/// What tells the buckets of one subject from those of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Partition {
+    // For each kind of id a mask, so that a key of one id is worked out without a branch: all ones where there are buckets for
+    // each id of the kind, else zero.
     caller: u32,
     team: u32,
     model: u32,
     route: u32,
-    address: u64,
-    user: u64,
+    address: bool,
+    user: bool,
     kind: KeyKind,
 }
 
@@ -18,34 +21,52 @@ pub(crate) struct Partition {
 pub(crate) enum KeyKind {
     /// One id, of which there are as many as were configured.
     Id,
-    /// 64 bits.
-    Word,
-    /// Everything that a subject has.
-    Wide,
+    /// More than that.
+    Words,
 }
 
-/// A key of several ids, in as many words as its partition needs.
-pub(crate) type WideKey = [u64; 5];
+/// A key of as many words as its partition needs.
+#[derive(Debug, Default)]
+pub(crate) struct Key {
+    words: [u32; MOST_WORDS],
+    len: usize,
+}
+
+/// An owner, a model and a route, an address, and a user.
+const MOST_WORDS: usize = 3 + 2 + 3;
+
+impl Key {
+    fn push(&mut self, word: u32) {
+        self.words[self.len] = word;
+        self.len += 1;
+    }
+
+    fn extend<const N: usize>(&mut self, words: [u32; N]) {
+        for word in words {
+            self.push(word);
+        }
+    }
+
+    pub(crate) fn words(&self) -> &[u32] {
+        &self.words[..self.len]
+    }
+}
 
 impl Partition {
     pub(crate) fn of(per: Per) -> Self {
         let mask = |is_counted| if is_counted { u32::MAX } else { 0 };
         // A caller has one team, so the caller's id says the team as well.
         let owner = per.caller || per.team;
-        let ids = [owner, per.model, per.route].map(usize::from).iter().sum();
-        let kind = match (ids, per.address, per.user) {
-            (0 | 1, false, false) => KeyKind::Id,
-            (2, false, false) | (0, true, false) => KeyKind::Word,
-            _ => KeyKind::Wide,
-        };
+        let ids: usize = [owner, per.model, per.route].map(usize::from).iter().sum();
+        let is_id = ids <= 1 && !per.address && !per.user;
         Self {
             caller: mask(per.caller),
             team: mask(per.team && !per.caller),
             model: mask(per.model),
             route: mask(per.route),
-            address: if per.address { u64::MAX } else { 0 },
-            user: if per.user { u64::MAX } else { 0 },
-            kind,
+            address: per.address,
+            user: per.user,
+            kind: if is_id { KeyKind::Id } else { KeyKind::Words },
         }
     }
 
@@ -56,8 +77,8 @@ impl Partition {
 
     /// Whether all of the subject's ids that a key is made of are known.
     #[inline]
-    pub(crate) fn includes(self, subject: Subject) -> bool {
-        self.user == 0 || subject.user != User::UNKNOWN
+    pub(crate) fn includes(self, subject: &Subject) -> bool {
+        !self.user || subject.user != User::UNKNOWN
     }
 
     /// Whether each row belongs to one caller alone.
@@ -67,77 +88,68 @@ impl Partition {
 
     /// The subject's key if it is no more than one id.
     #[inline]
-    pub(crate) fn single_id(self, subject: Subject) -> u32 {
+    pub(crate) fn single_id(self, subject: &Subject) -> u32 {
         self.owner(subject) | (subject.model & self.model) | (subject.route & self.route)
     }
 
-    /// The subject's key if it is 64 bits: an address, or two ids.
-    pub(crate) fn word(self, subject: Subject) -> u64 {
-        let (high, low) = if self.model == 0 {
-            (self.owner(subject), subject.route & self.route)
-        } else {
-            (
-                self.owner(subject) | (subject.route & self.route),
-                subject.model & self.model,
-            )
-        };
-        (subject.address & self.address) | u64::from(high) << 32 | u64::from(low)
+    /// How many words its keys have.
+    pub(crate) fn words(self) -> usize {
+        self.key(&Subject::default()).len
     }
 
     /// The subject's key, whatever it is made of.
-    pub(crate) fn wide(self, subject: Subject) -> WideKey {
-        let User(user) = subject.user;
-        [
-            u64::from(self.owner(subject)) << 32 | u64::from(subject.model & self.model),
-            (subject.route & self.route).into(),
-            subject.address & self.address,
-            user[0] & self.user,
-            user[1] & self.user,
-        ]
+    pub(crate) fn key(self, subject: &Subject) -> Key {
+        let mut key = Key::default();
+        if self.caller | self.team != 0 {
+            key.push(self.owner(subject));
+        }
+        if self.model != 0 {
+            key.push(subject.model);
+        }
+        if self.route != 0 {
+            key.push(subject.route);
+        }
+        if self.address {
+            key.extend(halves(subject.address));
+        }
+        if self.user {
+            let User(words) = subject.user;
+            key.extend(words);
+        }
+        key
     }
 
-    /// The subject whose key this is, with zeros for what the key does not say.
-    pub(crate) fn subject_of(self, row: u32, key: &[u64]) -> Subject {
-        let ids = |owner: u32, model: u32, route: u32| Subject {
+    /// The subject whose key this is, with zeros for what the key does not say. A key of one id is the row's number.
+    pub(crate) fn subject_of(self, row: u32, key: &[u32]) -> Subject {
+        let mut words = key.iter().copied();
+        let mut next = |is_counted| {
+            if is_counted {
+                words.next().unwrap_or(row)
+            } else {
+                0
+            }
+        };
+        let owner = next(self.caller | self.team != 0);
+        let (model, route) = (next(self.model != 0), next(self.route != 0));
+        let [high, low] = array::from_fn(|_| next(self.address));
+        Subject {
             caller: owner & self.caller,
             team: owner & self.team,
-            model: model & self.model,
-            route: route & self.route,
-            ..Subject::default()
-        };
-        match *key {
-            [word] if self.address != 0 => Subject {
-                address: word,
-                ..Subject::default()
-            },
-            [word] => {
-                let (high, low) = halves(word);
-                if self.model == 0 {
-                    ids(high, 0, low)
-                } else {
-                    ids(high, low, high)
-                }
-            }
-            [owner_and_model, route, address, user_high, user_low] => {
-                let (owner, model) = halves(owner_and_model);
-                Subject {
-                    address,
-                    user: User([user_high, user_low]),
-                    ..ids(owner, model, halves(route).1)
-                }
-            }
-            _ => ids(row, row, row),
+            model,
+            route,
+            address: u64::from(high) << 32 | u64::from(low),
+            user: User(array::from_fn(|_| next(self.user))),
         }
     }
 
     #[inline]
-    fn owner(self, subject: Subject) -> u32 {
+    fn owner(self, subject: &Subject) -> u32 {
         (subject.caller & self.caller) | (subject.team & self.team)
     }
 }
 
-/// The two numbers that a word was made of.
-fn halves(word: u64) -> (u32, u32) {
-    let low = u32::try_from(word & u64::from(u32::MAX)).expect("it is 32 bits");
-    ((word >> 32) as u32, low)
+/// The two words of an address.
+fn halves(address: u64) -> [u32; 2] {
+    let low = u32::try_from(address & u64::from(u32::MAX)).expect("it is 32 bits");
+    [(address >> 32) as u32, low]
 }

@@ -90,21 +90,22 @@ pub struct Subject {
     pub address: u64,
 }
 
-/// The end user that a caller asks for, known by the first 128 bits of a cryptographic digest of its name: names can have
-/// any length and number, and none of them has to be kept.
+/// The end user that a caller asks for, known by the first 96 bits of a cryptographic digest of its name: names can have
+/// any length and number, and none of them has to be kept. That any two of a billion users are taken for one has odds of
+/// less than 1 to 10^11; to find a name that is taken for a given one costs 2^96 digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct User(pub [u64; 2]);
+pub struct User(pub [u32; 3]);
 
 impl User {
     /// The request says nothing of a user.
-    pub const UNKNOWN: Self = Self([0; 2]);
+    pub const UNKNOWN: Self = Self([0; 3]);
 }
 
 impl Policy {
     /// Whether it has something to say about requests of this subject.
     #[must_use]
     pub fn applies_to(&self, subject: Subject) -> bool {
-        self.matches.includes(subject) && !(self.per.user && subject.user == User::UNKNOWN)
+        self.matches.includes(&subject) && !(self.per.user && subject.user == User::UNKNOWN)
     }
 
     /// Whether it has levels that must outlive a restart: see [`Limiter::save`](crate::Limiter::save).
@@ -133,14 +134,14 @@ impl Policy {
 }
 
 impl Match {
-    pub(crate) fn includes(self, subject: Subject) -> bool {
+    pub(crate) fn includes(&self, subject: &Subject) -> bool {
         let Self {
             caller,
             team,
             user,
             model,
             route,
-        } = self;
+        } = *self;
         caller.is_none_or(|id| id == subject.caller)
             && team.is_none_or(|id| id == subject.team)
             && user.is_none_or(|user| user == subject.user)

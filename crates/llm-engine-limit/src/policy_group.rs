@@ -86,7 +86,7 @@ impl PolicyGroup {
     }
 
     #[inline]
-    pub(crate) fn applies_to(&self, subject: Subject) -> bool {
+    pub(crate) fn applies_to(&self, subject: &Subject) -> bool {
         self.for_all || (self.matches.includes(subject) && self.partition.includes(subject))
     }
 
@@ -96,7 +96,7 @@ impl PolicyGroup {
     }
 
     /// Whether it can refuse requests of this subject.
-    pub(crate) fn refuses_some_of(&self, subject: Subject) -> bool {
+    pub(crate) fn refuses_some_of(&self, subject: &Subject) -> bool {
         !self.observes() && self.applies_to(subject)
     }
 
@@ -108,7 +108,7 @@ impl PolicyGroup {
 
     /// Reserves all of the cost, or nothing. The answer is its bit if the row is shared by keys that found none of their own.
     #[inline(always)]
-    pub(crate) fn reserve(&mut self, now: Time, subject: Subject, cost: Cost, id: u64) -> Option<u64> {
+    pub(crate) fn reserve(&mut self, now: Time, subject: &Subject, cost: Cost, id: u64) -> Option<u64> {
         let row = self.row(now, subject);
         if self.running.is_limited() && !self.running.start(row) {
             return None;
@@ -130,7 +130,7 @@ impl PolicyGroup {
     }
 
     /// Reserves all of the cost, whether it is there or not.
-    pub(crate) fn force(&mut self, now: Time, subject: Subject, cost: Cost, id: u64) -> u64 {
+    pub(crate) fn force(&mut self, now: Time, subject: &Subject, cost: Cost, id: u64) -> u64 {
         let row = self.row(now, subject);
         if self.running.is_limited() {
             self.running.start(row);
@@ -190,7 +190,7 @@ impl PolicyGroup {
     #[inline(always)]
     fn row_of(&mut self, admitted: &Admitted, now: Time) -> u32 {
         if admitted.shared & self.bit == 0 {
-            self.row(now, admitted.subject)
+            self.row(now, &admitted.subject)
         } else {
             OVERFLOW
         }
@@ -198,7 +198,7 @@ impl PolicyGroup {
 
     /// The subject's row, made if there is none.
     #[inline(always)]
-    fn row(&mut self, now: Time, subject: Subject) -> u32 {
+    fn row(&mut self, now: Time, subject: &Subject) -> u32 {
         let Self {
             buckets,
             meters,

@@ -30,7 +30,7 @@ enum Over {
 enum Part {
     Caller(String),
     Team(String),
-    /// The digest in hexadecimal.
+    /// What is known of the digest of its name, in hexadecimal.
     User(String),
     Model(String),
     /// Its path.
@@ -63,8 +63,8 @@ impl Key {
             parts.push(Part::Team(names.teams.name(subject.team)?.to_owned()));
         }
         if per.user {
-            let User([high, low]) = subject.user;
-            parts.push(Part::User(format!("{high:016x}{low:016x}")));
+            let User([high, middle, low]) = subject.user;
+            parts.push(Part::User(format!("{high:08x}{middle:08x}{low:08x}")));
         }
         if per.model {
             parts.push(Part::Model(names.models.name(subject.model)?.to_owned()));
@@ -117,9 +117,10 @@ impl Key {
                 }
                 Part::Team(name) => (per.team, subject.team) = (true, names.teams.find(name)?),
                 Part::User(digest) => {
-                    let (high, low) = digest.split_at_checked(16)?;
-                    let half = |hex| u64::from_str_radix(hex, 16).ok();
-                    (per.user, subject.user) = (true, User([half(high)?, half(low)?]));
+                    let (high, rest) = digest.split_at_checked(8)?;
+                    let (middle, low) = rest.split_at_checked(8)?;
+                    let word = |hex| u32::from_str_radix(hex, 16).ok();
+                    (per.user, subject.user) = (true, User([word(high)?, word(middle)?, word(low)?]));
                 }
                 Part::Model(name) => (per.model, subject.model) = (true, names.models.find(name)?),
                 Part::Route(path) => {

@@ -133,7 +133,7 @@ fn what_is_stored_is_there_after_a_restart_under_other_numbers() {
         model: number,
         route: 1,
         address: 0xc000_0201,
-        user: User([7, u64::MAX]),
+        user: User([7, 0, u32::MAX]),
     };
     let (before, after) = (names(&["a", "b"]), names(&["b", "c", "a"]));
     let stored = |number| {
@@ -173,7 +173,7 @@ fn keys_are_readable_and_say_which_zeros_count() {
     let start = r#"{"policy":"p","unit":"tokens","over":{"nanos":300000000000},"per":"#;
     assert_eq!(keys[0], format!("{start}[]}}"));
     assert_eq!(keys[1], format!(r#"{start}[{{"caller":"we \"b\""}}]}}"#));
-    let all = r#"[{"caller":"we \"b\""},{"team":"caller we \"b\""},{"user":"00000000000000000000000000000000"},{"model":"model of we \"b\""},{"route":"ROUTE"},{"address":0}]"#;
+    let all = r#"[{"caller":"we \"b\""},{"team":"caller we \"b\""},{"user":"000000000000000000000000"},{"model":"model of we \"b\""},{"route":"ROUTE"},{"address":0}]"#;
     assert_eq!(
         keys[2],
         format!("{start}{}}}", all.replace("ROUTE", crate::ROUTES[0]))

@@ -47,11 +47,11 @@ impl Limiter {
         }
         let id = self.new_id();
         let (mut shared, mut passed) = (0, 0);
-        for group in self.groups.iter_mut().filter(|group| group.applies_to(subject)) {
+        for group in self.groups.iter_mut().filter(|group| group.applies_to(&subject)) {
             if group.observes() && !group.fits(now, subject, &amounts, Standing::Fresh, &self.bookings) {
                 passed |= group.bit();
             } else {
-                shared |= group.force(now, subject, cost, id);
+                shared |= group.force(now, &subject, cost, id);
             }
         }
         Ok(self.reservation(Admitted {
@@ -139,7 +139,7 @@ impl Limiter {
             ..Refusing::default()
         };
         for (index, group) in self.groups.iter().enumerate() {
-            if group.refuses_some_of(subject)
+            if group.refuses_some_of(&subject)
                 && let Err(never) = group.check(index, question, &self.bookings, &mut refusing)
             {
                 return Refusal::NeverFits(never);
@@ -219,7 +219,7 @@ impl Limiter {
             return None;
         }
         let groups = self.groups.iter_mut();
-        let mut groups = groups.filter(|group| group.refuses_some_of(subject));
+        let mut groups = groups.filter(|group| group.refuses_some_of(&subject));
         if !groups.all(|group| group.can_book(now, subject, &amounts)) {
             return None;
         }
@@ -309,12 +309,12 @@ impl Limiter {
 
     fn in_groups(&mut self, subject: Subject, mut change: impl FnMut(&mut PolicyGroup)) {
         let groups = self.groups.iter_mut();
-        let enforcing = groups.filter(|group| group.refuses_some_of(subject));
+        let enforcing = groups.filter(|group| group.refuses_some_of(&subject));
         enforcing.for_each(&mut change);
     }
 
     fn enforcing(&self, subject: Subject) -> impl Iterator<Item = &PolicyGroup> {
         let groups = self.groups.iter();
-        groups.filter(move |group| group.refuses_some_of(subject))
+        groups.filter(move |group| group.refuses_some_of(&subject))
     }
 }

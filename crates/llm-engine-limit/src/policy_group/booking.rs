@@ -52,7 +52,7 @@ impl PolicyGroup {
         standing: Standing,
         bookings: &Bookings,
     ) -> bool {
-        let row = self.buckets.find(subject);
+        let row = self.buckets.find(&subject);
         let schedule = self.schedule(row);
         let mut meters = self.meters.iter().zip(self.row_buckets(row));
         row.is_none_or(|row| self.running.has_place(row))
@@ -61,12 +61,12 @@ impl PolicyGroup {
 
     /// The earliest booking of the subject's row whose caller has not come although it could have.
     pub(crate) fn earliest_late(&self, subject: Subject) -> Option<u64> {
-        self.schedule(self.buckets.find(subject))?.earliest_late()
+        self.schedule(self.buckets.find(&subject))?.earliest_late()
     }
 
     /// Whether the caller may book so much more, and there is a row to book it on.
     pub(crate) fn can_book(&mut self, now: Time, subject: Subject, amounts: &Amounts) -> bool {
-        let row = self.row(now, subject);
+        let row = self.row(now, &subject);
         let ticks = self.ticks_of(amounts);
         let has_share = |schedule: &Schedule| schedule.has_share(subject.caller, &self.meters, &ticks);
         !self.buckets.is_overflow(row)
@@ -74,12 +74,12 @@ impl PolicyGroup {
     }
 
     pub(crate) fn has_time(&self, subject: Subject, due: Time) -> bool {
-        let schedule = self.schedule(self.buckets.find(subject));
+        let schedule = self.schedule(self.buckets.find(&subject));
         schedule.is_some_and(|schedule| schedule.has_time(due))
     }
 
     pub(crate) fn book(&mut self, now: Time, id: u64, booking: &Booking) {
-        let row = self.row(now, booking.subject);
+        let row = self.row(now, &booking.subject);
         if self.buckets.is_overflow(row) {
             return;
         }
@@ -119,7 +119,7 @@ impl PolicyGroup {
     pub(crate) fn end_booking(&mut self, id: u64, booking: &Booking, was_kept: Option<bool>) {
         let ticks = self.ticks_of(&Amounts::from(booking.cost));
         let many = self.schedules.len() > SCHEDULES;
-        let Some(row) = self.buckets.find(booking.subject) else {
+        let Some(row) = self.buckets.find(&booking.subject) else {
             return;
         };
         let Some(schedule) = self.schedules.get_mut(&row) else {
@@ -145,7 +145,7 @@ impl PolicyGroup {
 
     /// A request was refused because too many run, and told when to come again.
     pub(crate) fn tell_place(&mut self, subject: Subject, now: Time) {
-        if let Some(row) = self.buckets.find(subject) {
+        if let Some(row) = self.buckets.find(&subject) {
             self.running.tell_place(row, now);
         }
     }
@@ -169,7 +169,7 @@ impl PolicyGroup {
     }
 
     fn schedule_mut(&mut self, subject: Subject) -> Option<&mut Schedule> {
-        let row = self.buckets.find(subject)?;
+        let row = self.buckets.find(&subject)?;
         self.schedules.get_mut(&row)
     }
 

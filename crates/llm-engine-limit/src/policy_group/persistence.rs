@@ -83,14 +83,14 @@ impl PolicyGroup {
         if other.buckets.is_overflow(row) {
             row
         } else {
-            self.row(now, other.buckets.subject_of(row))
+            self.row(now, &other.buckets.subject_of(row))
         }
     }
 
     /// Takes over the bookings that concern it.
     pub(crate) fn inherit_bookings(&mut self, now: Time, bookings: &Bookings) {
         for (id, booking) in bookings.all() {
-            if self.refuses_some_of(booking.subject) {
+            if self.refuses_some_of(&booking.subject) {
                 self.book(now, id, &booking);
                 if bookings.is_due(id, now) {
                     self.become_due(id, &booking);
@@ -134,7 +134,7 @@ impl PolicyGroup {
         };
         if units > 0 {
             let ticks = meter.ticks_of_units(units);
-            let row = self.row(now, saved.subject);
+            let row = self.row(now, &saved.subject);
             self.charge(now, row, place, ticks);
         }
     }

@@ -55,7 +55,7 @@ impl PolicyGroup {
             amounts,
             standing,
         } = question;
-        let row = self.buckets.find(subject);
+        let row = self.buckets.find(&subject);
         let schedule = self.schedule(row);
         for (policy, buckets) in self.policies_with(row) {
             for (meter, bucket) in buckets {
@@ -140,7 +140,7 @@ impl PolicyGroup {
         own: Option<(u64, Booking)>,
         levels: &mut Vec<Level>,
     ) {
-        let row = self.buckets.find(subject);
+        let row = self.buckets.find(&subject);
         let schedule = self.schedule(row);
         let running = row.map_or(0, |row| self.running.count(row));
         for (policy, buckets) in self.policies_with(row) {

@@ -262,7 +262,7 @@ fn a_time_is_kept_for_what_it_was_booked_for() {
 fn two_users_of_one_caller_with_equal_requests_have_a_time_each() {
     let mut run = one_a_second();
     let of_user = |number| Subject {
-        user: User([number, 0]),
+        user: User([number, 0, 0]),
         ..caller(1)
     };
     let times = [1, 2].map(|user| promised(&mut run, of_user(user), equal(0)));

@@ -103,7 +103,10 @@ proptest! {
         } else {
             per_address()
         };
-        let subject = |key: u64| Subject { address: key, user: User([key + 1, key / 2]), ..ANYONE };
+        let subject = |key: u64| {
+            let number = u32::try_from(key).unwrap();
+            Subject { address: key, user: User([number / 2, number + 1, 0]), ..ANYONE }
+        };
         let policies = vec![Policy {
             concurrency: most.and_then(NonZeroU32::new),
             ..policy("each", per, vec![(Unit::OutputTokens, quota)])

@@ -190,7 +190,7 @@ impl AnyPolicy {
 }
 
 fn user(id: u8) -> User {
-    User([u64::from(id % 3), 0])
+    User([u32::from(id % 3), 0, 0])
 }
 
 fn subject(who: u8) -> Subject {

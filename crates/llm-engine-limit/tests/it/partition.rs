@@ -191,7 +191,7 @@ fn several_policies_hold_together() {
     );
 }
 
-const ALICE: User = User([1, 2]);
+const ALICE: User = User([1, 2, 3]);
 
 /// Of which kinds `bits` has one each, in the order of the fields.
 fn per_kinds(bits: u32) -> Per {
@@ -229,7 +229,7 @@ fn neighbours(subject: Subject) -> [Subject; 6] {
             ..subject
         },
         Subject {
-            user: User([user[0], user[1] + 1]),
+            user: User([user[0], user[1], user[2] + 1]),
             ..subject
         },
         Subject {
@@ -289,15 +289,23 @@ fn parts_of_a_key_are_not_confused_with_each_other() {
         Subject { route: 1, ..base },
         Subject { address: 1, ..base },
         Subject {
-            user: User([2, 1]),
+            user: User([2, 1, 3]),
             ..base
         },
         Subject {
-            user: User([0, 1]),
+            user: User([0, 1, 0]),
             ..base
         },
         Subject {
-            user: User([1, 0]),
+            user: User([1, 0, 0]),
+            ..base
+        },
+        Subject {
+            user: User([0, 0, 1]),
+            ..base
+        },
+        Subject {
+            address: 1 << 32,
             ..base
         },
         Subject {
@@ -376,7 +384,7 @@ fn a_policy_may_match_one_user_and_one_route() {
     for (user, route, expected) in [
         (ALICE, 3, 2),
         (ALICE, 4, 5),
-        (User([2, 1]), 3, 5),
+        (User([2, 1, 3]), 3, 5),
         (User::UNKNOWN, 3, 5),
     ] {
         let mut run = Run::new(std::slice::from_ref(&matching));

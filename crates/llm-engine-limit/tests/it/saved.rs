@@ -147,7 +147,7 @@ fn every_kind_of_key_comes_back_to_its_own_bucket() {
         model: 5,
         route: 6,
         address: 0x2001_0db8_0000_0007,
-        user: User([8, 9]),
+        user: User([8, 9, 10]),
     };
     for bits in 0..64_u32 {
         let is = |bit: u32| bits & (1 << bit) != 0;

@@ -20,9 +20,9 @@ const UNITS: [Unit; 5] = [
     Unit::Usd,
 ];
 const CALLERS: u32 = 4;
-const ALICE: User = User([1, 2]);
+const ALICE: User = User([1, 2, 3]);
 /// Half of her digest is that of another.
-const BOB: User = User([1, 3]);
+const BOB: User = User([1, 2, 4]);
 /// Model, route, address and user.
 const ORIGINS: [(u32, u32, u64, User); 5] = [
     (0, 0, 0, User::UNKNOWN),
