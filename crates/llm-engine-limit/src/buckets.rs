@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use crate::Subject;
 use crate::bucket::Bucket;
 use crate::index::{Index, OVERFLOW};
@@ -11,7 +13,7 @@ use crate::partition::{KeyKind, Partition};
 #[derive(Debug)]
 pub(crate) struct Buckets {
     partition: Partition,
-    per_row: usize,
+    per_row: u32,
     pages: Vec<Box<[Bucket]>>,
     /// Used where a key is more than one id.
     index: Index,
@@ -27,7 +29,7 @@ pub(crate) struct TableSize {
 const PAGE_BITS: u32 = 10;
 
 impl Buckets {
-    pub(crate) fn new(partition: Partition, per_row: usize, size: TableSize) -> Self {
+    pub(crate) fn new(partition: Partition, per_row: u32, size: TableSize) -> Self {
         Self {
             partition,
             per_row,
@@ -51,6 +53,12 @@ impl Buckets {
         self.index.find(key).or_else(shared)
     }
 
+    /// The number of the subject's row where it need not be searched for.
+    #[inline]
+    pub(crate) fn direct_row(&self, subject: &Subject) -> Option<u32> {
+        (self.partition.kind() == KeyKind::Id).then(|| self.partition.single_id(subject))
+    }
+
     /// The buckets of a row.
     pub(crate) fn get(&self, row: u32) -> Option<&[Bucket]> {
         get(&self.pages, self.per_row, row)
@@ -67,12 +75,11 @@ impl Buckets {
 
     #[inline]
     pub(crate) fn row_mut(&mut self, row: u32) -> &mut [Bucket] {
-        let (page, first) = place(self.per_row, row);
-        let end = first + self.per_row;
-        if self.pages.get(page).is_none_or(|page| page.len() < end) {
-            return &mut self.add_page(page)[first..end];
+        let (page, buckets) = place(self.per_row, row);
+        if self.pages.get(page).is_none_or(|page| page.len() < buckets.end) {
+            return &mut self.add_page(page)[buckets];
         }
-        &mut self.pages[page][first..end]
+        &mut self.pages[page][buckets]
     }
 
     /// Every row that may have been used.
@@ -110,7 +117,7 @@ impl Buckets {
         if page >= self.pages.len() {
             self.pages.resize_with(page + 1, Box::default);
         }
-        self.pages[page] = vec![Bucket::FULL; self.per_row << PAGE_BITS].into_boxed_slice();
+        self.pages[page] = vec![Bucket::FULL; (self.per_row as usize) << PAGE_BITS].into_boxed_slice();
         &mut self.pages[page]
     }
 
@@ -140,21 +147,23 @@ impl Buckets {
     #[cold]
     #[inline(never)]
     fn inherit_shared(&mut self, row: u32) {
-        for place in 0..self.per_row {
+        for place in 0..self.per_row as usize {
             let shared = self.row_mut(OVERFLOW)[place].tat();
             self.row_mut(row)[place] = Bucket::full_at(shared);
         }
     }
 }
 
-fn get(pages: &[Box<[Bucket]>], per_row: usize, row: u32) -> Option<&[Bucket]> {
-    let (page, first) = place(per_row, row);
-    pages.get(page)?.get(first..first + per_row)
+fn get(pages: &[Box<[Bucket]>], per_row: u32, row: u32) -> Option<&[Bucket]> {
+    let (page, buckets) = place(per_row, row);
+    pages.get(page)?.get(buckets)
 }
 
-/// The row's page and its first bucket there.
+/// The row's page and its buckets there.
 #[inline]
-fn place(per_row: usize, row: u32) -> (usize, usize) {
+fn place(per_row: u32, row: u32) -> (usize, Range<usize>) {
     let in_page = row & ((1 << PAGE_BITS) - 1);
-    ((row >> PAGE_BITS) as usize, in_page as usize * per_row)
+    // Not formed from larger numbers, so that the compiler sees that it can't overflow.
+    let first = in_page as usize * per_row as usize;
+    ((row >> PAGE_BITS) as usize, first..first + per_row as usize)
 }

@@ -88,13 +88,24 @@ impl Cost {
 }
 
 /// A cost by unit, so that a quota finds its amount without asking which unit it counts.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Amounts([u64; 5]);
 
 impl Amounts {
     #[inline]
     pub(crate) fn of(&self, unit: Unit) -> u64 {
         self.0[unit as usize]
+    }
+
+    #[inline]
+    pub(crate) fn cost(&self) -> Cost {
+        let [requests, input_tokens, output_tokens, _, nano_usd] = self.0;
+        Cost {
+            requests,
+            input_tokens,
+            output_tokens,
+            nano_usd,
+        }
     }
 }
 

@@ -1,8 +1,6 @@
 mod booking;
 
-use slab::Slab;
-
-use crate::admitted::Admitted;
+use crate::admitted::{Admitted, AllAdmitted};
 use crate::bookings::Bookings;
 use crate::buckets::TableSize;
 use crate::cost::Amounts;
@@ -19,7 +17,7 @@ use crate::{Calendar, Cost, Fingerprint, Level, Policy, Refusal, Refused, Subjec
 pub struct Limiter {
     groups: Vec<PolicyGroup>,
     /// By the key of the reservation.
-    admitted: Slab<Admitted>,
+    admitted: AllAdmitted,
     bookings: Bookings,
     /// The latest time seen: a clock that goes back is not followed.
     latest: Time,
@@ -89,7 +87,7 @@ impl Limiter {
     pub fn with_options(policies: Vec<Policy>, options: LimiterOptions) -> Self {
         let mut limiter = Self {
             groups: Vec::new(),
-            admitted: Slab::new(),
+            admitted: AllAdmitted::default(),
             bookings: Bookings::default(),
             latest: Time::ZERO,
             next_turn: Time::ZERO,
@@ -134,43 +132,36 @@ impl Limiter {
         cost: Cost,
         fingerprint: Option<Fingerprint>,
     ) -> Result<Reservation, Refusal> {
-        let now = self.advance(given);
-        if !self.bookings.is_empty() {
-            return self.decide_among_bookings(given, now, subject, cost, fingerprint);
-        }
-        let id = self.new_id();
-        let key = self.admitted.insert(Admitted {
+        let at = self.advance(given);
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(1);
+        let (key, admitted) = self.admitted.add(Admitted {
             id,
             subject,
-            cost,
-            at: now,
+            amounts: Amounts::from(cost),
+            at,
             shared: 0,
             passed: 0,
         });
-        let admitted = &mut self.admitted[key];
+        if !self.bookings.is_empty() {
+            return self.decide_among_bookings(given, key, fingerprint);
+        }
         // Each bucket is visited once: that most requests are admitted is worth more than that a refused one must take
         // back what it has reserved so far.
-        for (index, group) in self.groups.iter_mut().enumerate() {
-            if !group.applies_to(&admitted.subject) {
+        for group in &mut self.groups {
+            if !group.applies_to(&admitted.subject) || group.reserve(admitted) {
                 continue;
             }
-            match group.reserve(now, &admitted.subject, admitted.cost, id) {
-                Some(bit) => admitted.shared |= bit,
-                None if group.observes() => admitted.passed |= group.bit(),
-                None => return Err(self.take_back(given, index, key, fingerprint)),
+            if !group.observes() {
+                let bit = group.bit();
+                return Err(self.take_back(given, bit, key, fingerprint));
             }
+            admitted.passed |= group.bit();
         }
         Ok(Reservation {
             key,
             would_be_refused: admitted.passed != 0,
         })
-    }
-
-    fn reservation(&mut self, admitted: Admitted) -> Reservation {
-        Reservation {
-            key: self.admitted.insert(admitted),
-            would_be_refused: admitted.passed != 0,
-        }
     }
 
     /// Ends a reservation: what was reserved and not used is given back as far as that mints nothing; what was used
@@ -179,7 +170,7 @@ impl Limiter {
     #[inline(always)]
     pub fn settle(&mut self, now: Time, reservation: Reservation, usage: Cost) {
         let now = self.advance(now);
-        let admitted = &self.admitted[reservation.key];
+        let admitted = self.admitted.get(reservation.key);
         for group in &mut self.groups {
             if group.applies_to(&admitted.subject) && admitted.passed & group.bit() == 0 {
                 group.settle(now, admitted, usage);
@@ -219,13 +210,12 @@ impl Limiter {
     /// Every quota of policies that only observe which would have refused the request just admitted.
     #[must_use]
     pub fn observed(&self, reservation: &Reservation) -> Vec<Refused> {
-        let admitted = &self.admitted[reservation.key];
-        let amounts = Amounts::from(admitted.cost);
+        let admitted = self.admitted.get(reservation.key);
         let question = Question {
             given: admitted.at,
             now: admitted.at,
             subject: admitted.subject,
-            amounts: &amounts,
+            amounts: &admitted.amounts,
             standing: Standing::Fresh,
         };
         let mut refusing = Refusing::default();
@@ -307,30 +297,26 @@ impl Limiter {
         }
     }
 
-    /// Undoes what was reserved under the first groups, and says why the request does not fit.
+    /// Undoes what was reserved under the groups before the one with this bit, and says why the request does not fit.
     #[cold]
     #[inline(never)]
     fn take_back(
         &mut self,
         given: Time,
-        groups: usize,
+        refusing: u64,
         key: usize,
         fingerprint: Option<Fingerprint>,
     ) -> Refusal {
-        let admitted = self.admitted.remove(key);
-        for group in &mut self.groups[..groups] {
+        let admitted = *self.admitted.get(key);
+        self.admitted.remove(key);
+        let groups = self.groups.iter_mut();
+        for group in groups.take_while(|group| group.bit() != refusing) {
             if group.applies_to(&admitted.subject) && admitted.passed & group.bit() == 0 {
                 group.take_back(&admitted);
             }
         }
-        let Admitted { subject, cost, .. } = admitted;
+        let (subject, cost) = (admitted.subject, admitted.amounts.cost());
         self.refuse(given, subject, cost, Standing::Fresh, fingerprint)
-    }
-
-    fn new_id(&mut self) -> u64 {
-        let id = self.next_id;
-        self.next_id = id.wrapping_add(1);
-        id
     }
 
     #[inline]

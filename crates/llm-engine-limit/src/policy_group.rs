@@ -65,13 +65,14 @@ impl PolicyGroup {
         let matches = policies[0].matches;
         let per = policies[0].per;
         let partition = Partition::of(per);
+        let places = u32::try_from(meters.len()).expect("they fit the memory");
         let maximum = policies.iter().filter_map(|policy| policy.concurrency).min();
         Self {
             matches,
             partition,
             for_all: matches == Match::default() && !per.user,
             mode: policies[0].mode,
-            buckets: Buckets::new(partition, meters.len(), size),
+            buckets: Buckets::new(partition, places, size),
             opens: Opens::default(),
             running: Running::new(maximum),
             policies: policies.to_vec(),
@@ -106,49 +107,81 @@ impl PolicyGroup {
         self.bit
     }
 
-    /// Reserves all of the cost, or nothing. The answer is its bit if the row is shared by keys that found none of their own.
+    /// Reserves all that the request may cost, or nothing.
     #[inline(always)]
-    pub(crate) fn reserve(&mut self, now: Time, subject: &Subject, cost: Cost, id: u64) -> Option<u64> {
-        let row = self.row(now, subject);
-        if self.running.is_limited() && !self.running.start(row) {
-            return None;
+    pub(crate) fn reserve(&mut self, admitted: &mut Admitted) -> bool {
+        if let Some(row) = self.buckets.direct_row(&admitted.subject)
+            && !self.running.is_limited()
+        {
+            return self.reserve_on(row, admitted);
         }
-        let amounts = Amounts::from(cost);
-        for (meter, bucket) in self.meters.iter().zip(self.buckets.row_mut(row)) {
-            let Some(step) = meter.step(*bucket, now, &amounts) else {
-                let reserved = meter.place;
-                self.correct(row, reserved, now, [cost, Cost::NOTHING], id);
-                if self.running.is_limited() {
-                    self.running.take_back(row);
-                }
-                return None;
-            };
-            open(&mut self.opens, bucket, row, meter, id, &step);
-        }
-        self.changed(row);
-        Some(self.bit_of(row))
+        self.reserve_on_found_row(admitted)
     }
 
-    /// Reserves all of the cost, whether it is there or not.
-    pub(crate) fn force(&mut self, now: Time, subject: &Subject, cost: Cost, id: u64) -> u64 {
-        let row = self.row(now, subject);
+    // Apart, so that where a row need not be searched for and nothing runs, values stay in registers.
+    #[inline(never)]
+    fn reserve_on_found_row(&mut self, admitted: &mut Admitted) -> bool {
+        let row = self.row(admitted.at, &admitted.subject);
+        if self.running.is_limited() && !self.running.start(row) {
+            return false;
+        }
+        self.reserve_on(row, admitted)
+    }
+
+    #[inline(always)]
+    fn reserve_on(&mut self, row: u32, admitted: &mut Admitted) -> bool {
+        for (meter, bucket) in self.meters.iter().zip(self.buckets.row_mut(row)) {
+            let Some(step) = meter.step(*bucket, admitted.at, &admitted.amounts) else {
+                let reserved = meter.place;
+                self.undo(row, reserved, admitted);
+                return false;
+            };
+            open(&mut self.opens, bucket, row, meter, admitted.id, &step);
+        }
+        self.reserved(row, admitted);
+        true
+    }
+
+    /// Reserves all that the request may cost, whether it is there or not.
+    pub(crate) fn force(&mut self, admitted: &mut Admitted) {
+        let now = admitted.at;
+        let row = self.row(now, &admitted.subject);
         if self.running.is_limited() {
             self.running.start(row);
         }
-        let amounts = Amounts::from(cost);
         for (meter, bucket) in self.meters.iter().zip(self.buckets.row_mut(row)) {
-            let step = meter.forced_step(*bucket, now, &amounts);
-            open(&mut self.opens, bucket, row, meter, id, &step);
+            let step = meter.forced_step(*bucket, now, &admitted.amounts);
+            open(&mut self.opens, bucket, row, meter, admitted.id, &step);
         }
+        self.reserved(row, admitted);
+    }
+
+    #[inline]
+    fn reserved(&mut self, row: u32, admitted: &mut Admitted) {
         self.changed(row);
-        self.bit_of(row)
+        if self.buckets.is_overflow(row) {
+            admitted.shared |= self.bit;
+        }
     }
 
     /// Undoes a reservation that was made at this same instant: no level, now or later, shows that it was ever there.
     pub(crate) fn take_back(&mut self, admitted: &Admitted) {
-        let Admitted { id, cost, at, .. } = *admitted;
-        let row = self.row_of(admitted, at);
-        self.correct(row, self.meters.len(), at, [cost, Cost::NOTHING], id);
+        let row = self.row_of(admitted, admitted.at);
+        self.undo(row, self.meters.len(), admitted);
+    }
+
+    /// The same on the first quotas of a row.
+    #[cold]
+    #[inline(never)]
+    fn undo(&mut self, row: u32, quotas: usize, admitted: &Admitted) {
+        let nothing = Amounts::from(Cost::NOTHING);
+        self.correct(
+            row,
+            quotas,
+            admitted.at,
+            [&admitted.amounts, &nothing],
+            admitted.id,
+        );
         if self.running.is_limited() {
             self.running.take_back(row);
         }
@@ -157,22 +190,22 @@ impl PolicyGroup {
     /// Replaces what was reserved by what was used.
     #[inline(always)]
     pub(crate) fn settle(&mut self, now: Time, admitted: &Admitted, usage: Cost) {
-        let Admitted { id, cost, at, .. } = *admitted;
-        if id < self.first_id {
+        if admitted.id < self.first_id {
             self.settle_older(now, admitted);
             return;
         }
         let row = self.row_of(admitted, now);
-        if cost == usage && self.opens.is_empty() {
+        if admitted.amounts.cost() == usage && self.opens.is_empty() {
             for bucket in self.buckets.row_mut(row) {
                 bucket.close();
             }
         } else {
-            self.correct(row, self.meters.len(), now, [cost, usage], id);
+            let amounts = [&admitted.amounts, &usage.into()];
+            self.correct(row, self.meters.len(), now, amounts, admitted.id);
             self.changed(row);
         }
         if self.running.is_limited() {
-            self.running.end(row, at, now);
+            self.running.end(row, admitted.at, now);
         }
     }
 
@@ -220,15 +253,6 @@ impl PolicyGroup {
     }
 
     #[inline]
-    fn bit_of(&self, row: u32) -> u64 {
-        if self.buckets.is_overflow(row) {
-            self.bit
-        } else {
-            0
-        }
-    }
-
-    #[inline]
     fn changed(&mut self, row: u32) {
         if self.is_durable {
             self.dirty.insert(row);
@@ -247,11 +271,11 @@ impl PolicyGroup {
 
     /// Replaces what was reserved on the first quotas of a row by what was used.
     #[inline(never)]
-    fn correct(&mut self, row: u32, quotas: usize, now: Time, costs: [Cost; 2], id: u64) {
-        let [reserved, used] = costs.map(Amounts::from);
+    fn correct(&mut self, row: u32, quotas: usize, now: Time, amounts: [&Amounts; 2], id: u64) {
+        let [reserved, used] = amounts;
         let meters = &self.meters[..quotas];
         for (meter, bucket) in meters.iter().zip(self.buckets.row_mut(row)) {
-            let (reserved, used) = (meter.ticks_of(&reserved), meter.ticks_of(&used));
+            let (reserved, used) = (meter.ticks_of(reserved), meter.ticks_of(used));
             let ticks = meter.ticks_at(now);
             let saved = reserved.saturating_sub(used);
             let (refund, is_last) = self

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use super::{Limiter, Reservation};
-use crate::admitted::Admitted;
 use crate::bookings::{HORIZON, Turn};
 use crate::cost::Amounts;
 use crate::policy_group::{PolicyGroup, Question, Refusing, Standing};
@@ -18,19 +17,20 @@ impl Limiter {
         }
     }
 
-    /// The decision while there are bookings. Two rounds: whether the request fits everywhere, then taking it.
+    /// The decision while there are bookings, about the request with this key. Two rounds: whether it fits everywhere, then
+    /// taking it.
     #[inline(never)]
     pub(super) fn decide_among_bookings(
         &mut self,
         given: Time,
-        now: Time,
-        subject: Subject,
-        cost: Cost,
+        key: usize,
         fingerprint: Option<Fingerprint>,
     ) -> Result<Reservation, Refusal> {
-        let amounts = Amounts::from(cost);
+        let admitted = self.admitted.get(key);
+        let (now, subject, cost) = (admitted.at, admitted.subject, admitted.amounts.cost());
         let standing = self.standing(now, subject, cost, fingerprint);
         let Some(standing) = self.standing_to_admit(now, subject, cost, standing) else {
+            self.admitted.remove(key);
             return Err(match (standing, fingerprint) {
                 (Standing::Early { .. }, Some(fingerprint)) => {
                     self.refuse_early(given, subject, cost, fingerprint)
@@ -45,23 +45,19 @@ impl Limiter {
                 self.move_booking(other, due);
             }
         }
-        let id = self.new_id();
-        let (mut shared, mut passed) = (0, 0);
+        let admitted = self.admitted.get_mut(key);
         for group in self.groups.iter_mut().filter(|group| group.applies_to(&subject)) {
-            if group.observes() && !group.fits(now, subject, &amounts, Standing::Fresh, &self.bookings) {
-                passed |= group.bit();
+            let fresh = Standing::Fresh;
+            if group.observes() && !group.fits(now, subject, &admitted.amounts, fresh, &self.bookings) {
+                admitted.passed |= group.bit();
             } else {
-                shared |= group.force(now, &subject, cost, id);
+                group.force(admitted);
             }
         }
-        Ok(self.reservation(Admitted {
-            id,
-            subject,
-            cost,
-            at: now,
-            shared,
-            passed,
-        }))
+        Ok(Reservation {
+            key,
+            would_be_refused: admitted.passed != 0,
+        })
     }
 
     /// What the subject's booking of this fingerprint is worth to the request: a time is kept for what it was booked for,
