@@ -1,0 +1,151 @@
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use sha2::{Digest as _, Sha256};
+
+use crate::arrival::IDEMPOTENCY_KEY;
+use crate::error_answer::ErrorAnswer;
+
+/// How long the work goes on when nobody listens any more, for who comes again.
+const KEEP_SECONDS: HeaderName = HeaderName::from_static("x-llm-engine-keep-seconds");
+const MOST_KEEP_SECONDS: u64 = 300;
+
+/// As many bytes as other servers allow.
+const LONGEST_KEY: usize = 255;
+
+/// What the headers of a keyed request ask for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Claim<'a> {
+    pub(super) key: &'a str,
+    /// How long its work goes on without it.
+    pub(super) keep: Duration,
+}
+
+/// SHA-256 of a request: by a shorter one, which collides if somebody wants it to, a request could get the answer to another.
+pub(super) type Digest = [u8; 32];
+
+impl<'a> Claim<'a> {
+    /// Of a request that has an idempotency key.
+    pub(super) fn read(headers: &'a HeaderMap) -> Result<Self, ErrorAnswer> {
+        Ok(Self {
+            key: check_key(only(headers, &IDEMPOTENCY_KEY)?.unwrap_or_default())?,
+            keep: check_keep(only(headers, &KEEP_SECONDS)?)?,
+        })
+    }
+}
+
+/// What the query and the body say, byte for byte.
+pub(super) fn digest(query: Option<&str>, body: &[u8]) -> Digest {
+    let mut hasher = Sha256::new();
+    // A query has no line break, so that nothing moves between the two.
+    hasher.update(query.unwrap_or_default());
+    hasher.update(b"\n");
+    hasher.update(body);
+    hasher.finalize().into()
+}
+
+/// An idempotency key that can be used: 1 to 255 visible ASCII characters.
+pub(crate) fn check_key(key: &[u8]) -> Result<&str, ErrorAnswer> {
+    let wrong = |what: &str| {
+        let message = format!(
+            "Idempotency-Key {what}; it must be 1 to {LONGEST_KEY} visible ASCII characters, such as a UUID."
+        );
+        Err(ErrorAnswer::bad_request("invalid_idempotency_key", message))
+    };
+    match std::str::from_utf8(key) {
+        Ok("") => wrong("is empty"),
+        Ok(key) if !key.bytes().all(|byte| byte.is_ascii_graphic()) => wrong("has other characters"),
+        Ok(key) if key.len() > LONGEST_KEY => wrong(&format!("has {} bytes", key.len())),
+        Ok(key) => Ok(key),
+        Err(_) => wrong("has other characters"),
+    }
+}
+
+fn check_keep(seconds: Option<&[u8]>) -> Result<Duration, ErrorAnswer> {
+    let Some(seconds) = seconds else {
+        return Ok(Duration::ZERO);
+    };
+    let digits = std::str::from_utf8(seconds).ok();
+    let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse().ok()) {
+        Some(seconds) if seconds <= MOST_KEEP_SECONDS => Ok(Duration::from_secs(seconds)),
+        _ => {
+            let message =
+                format!("x-llm-engine-keep-seconds must be a whole number from 0 to {MOST_KEEP_SECONDS}.");
+            Err(ErrorAnswer::bad_request("invalid_request", message))
+        }
+    }
+}
+
+/// The header's value; of two, nobody knows which one is meant.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, ErrorAnswer> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next().map(HeaderValue::as_bytes);
+    match values.next() {
+        None => Ok(first),
+        Some(_) => {
+            let message = format!("The header {name} must be there only once.");
+            Err(ErrorAnswer::bad_request("invalid_request", message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(pairs: &[(HeaderName, &'static [u8])]) -> Option<(String, u64)> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name, HeaderValue::from_bytes(value).expect("a header value"));
+        }
+        let claim = Claim::read(&headers).ok()?;
+        Some((claim.key.to_owned(), claim.keep.as_secs()))
+    }
+
+    #[test]
+    fn a_key_is_up_to_255_visible_characters() {
+        static LONG: [u8; 256] = [b'k'; 256];
+        assert_eq!(
+            claim(&[(IDEMPOTENCY_KEY, b"a-1/\"~!")]),
+            Some(("a-1/\"~!".to_owned(), 0))
+        );
+        assert!(claim(&[(IDEMPOTENCY_KEY, &LONG[1..])]).is_some());
+        for wrong in [b"".as_slice(), b"a b", b"a\tb", "é".as_bytes(), b"\xff", &LONG] {
+            assert_eq!(check_key(wrong).ok(), None, "{wrong:?}");
+        }
+        assert_eq!(claim(&[(IDEMPOTENCY_KEY, b"a"), (IDEMPOTENCY_KEY, b"b")]), None);
+    }
+
+    #[test]
+    fn work_is_kept_for_up_to_300_whole_seconds() {
+        let keep = |value| claim(&[(IDEMPOTENCY_KEY, b"k"), (KEEP_SECONDS, value)]).map(|(_, keep)| keep);
+        assert_eq!(keep(b"0"), Some(0));
+        assert_eq!(keep(b"300"), Some(300));
+        for wrong in [
+            b"301".as_slice(),
+            b"-1",
+            b"+1",
+            b"1.5",
+            b"",
+            b"soon",
+            b"99999999999999999999999",
+        ] {
+            assert_eq!(keep(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_moves_between_query_and_body() {
+        let all = [
+            digest(Some("a"), b"b"),
+            digest(Some("ab"), b""),
+            digest(None, b"ab"),
+            digest(Some("a"), b"\nb"),
+            digest(None, b"a\nb"),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[index + 1..].contains(one), "{index}");
+        }
+    }
+}
