@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::authorization::Unauthorized;
+use crate::replay::InvalidClaim;
 
 /// How a route writes its errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +226,18 @@ impl From<Unauthorized> for ErrorAnswer {
                 message,
             )
         }
+    }
+}
+
+impl From<InvalidClaim> for ErrorAnswer {
+    fn from(invalid: InvalidClaim) -> Self {
+        let code = match invalid {
+            InvalidClaim::Keep | InvalidClaim::Twice(_) => "invalid_request",
+            InvalidClaim::EmptyKey | InvalidClaim::LongKey(_) | InvalidClaim::OtherCharacters => {
+                "invalid_idempotency_key"
+            }
+        };
+        Self::bad_request(code, invalid.to_string())
     }
 }
 

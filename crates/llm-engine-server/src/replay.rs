@@ -46,7 +46,7 @@ use memory::Memory;
 use recording::{End, Head, Listener, Recording};
 use table::{Found, Name, Table};
 
-pub(crate) use claim::check_key;
+pub(crate) use claim::{InvalidClaim, check_key};
 
 /// On answers that were not generated for this request: `true` if the answer was stored, `attached` if the work was running.
 const REPLAYED: HeaderName = HeaderName::from_static("x-llm-engine-replayed");

@@ -4,7 +4,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
 use crate::arrival::IDEMPOTENCY_KEY;
-use crate::error_answer::ErrorAnswer;
 
 /// How long the work goes on when nobody listens any more, for who comes again.
 const KEEP_SECONDS: HeaderName = HeaderName::from_static("x-llm-engine-keep-seconds");
@@ -24,9 +23,31 @@ pub(super) struct Claim<'a> {
 /// SHA-256 of a request: by a shorter one, which collides if somebody wants it to, a request could get the answer to another.
 pub(super) type Digest = [u8; 32];
 
+/// What the headers ask for makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InvalidClaim {
+    #[error(
+        "Idempotency-Key is empty; it must be 1 to {LONGEST_KEY} visible ASCII characters, such as a UUID."
+    )]
+    EmptyKey,
+    #[error(
+        "Idempotency-Key has {0} bytes; it must be 1 to {LONGEST_KEY} visible ASCII characters, such as a UUID."
+    )]
+    LongKey(usize),
+    #[error(
+        "Idempotency-Key has other characters; it must be 1 to {LONGEST_KEY} visible ASCII characters, such as a UUID."
+    )]
+    OtherCharacters,
+    #[error("{KEEP_SECONDS} must be a whole number from 0 to {MOST_KEEP_SECONDS}.")]
+    Keep,
+    /// Nobody knows which one is meant.
+    #[error("The header {0} must be there only once.")]
+    Twice(HeaderName),
+}
+
 impl<'a> Claim<'a> {
     /// Of a request that has an idempotency key.
-    pub(super) fn read(headers: &'a HeaderMap) -> Result<Self, ErrorAnswer> {
+    pub(super) fn read(headers: &'a HeaderMap) -> Result<Self, InvalidClaim> {
         Ok(Self {
             key: check_key(only(headers, &IDEMPOTENCY_KEY)?.unwrap_or_default())?,
             keep: check_keep(only(headers, &KEEP_SECONDS)?)?,
@@ -44,49 +65,35 @@ pub(super) fn digest(query: Option<&str>, body: &[u8]) -> Digest {
     hasher.finalize().into()
 }
 
-/// An idempotency key that can be used: 1 to 255 visible ASCII characters.
-pub(crate) fn check_key(key: &[u8]) -> Result<&str, ErrorAnswer> {
-    let wrong = |what: &str| {
-        let message = format!(
-            "Idempotency-Key {what}; it must be 1 to {LONGEST_KEY} visible ASCII characters, such as a UUID."
-        );
-        Err(ErrorAnswer::bad_request("invalid_idempotency_key", message))
-    };
-    match std::str::from_utf8(key) {
-        Ok("") => wrong("is empty"),
-        Ok(key) if !key.bytes().all(|byte| byte.is_ascii_graphic()) => wrong("has other characters"),
-        Ok(key) if key.len() > LONGEST_KEY => wrong(&format!("has {} bytes", key.len())),
-        Ok(key) => Ok(key),
-        Err(_) => wrong("has other characters"),
+/// An idempotency key that can be used.
+pub(crate) fn check_key(key: &[u8]) -> Result<&str, InvalidClaim> {
+    let key = std::str::from_utf8(key).map_err(|_| InvalidClaim::OtherCharacters)?;
+    match key.len() {
+        0 => Err(InvalidClaim::EmptyKey),
+        _ if !key.bytes().all(|byte| byte.is_ascii_graphic()) => Err(InvalidClaim::OtherCharacters),
+        1..=LONGEST_KEY => Ok(key),
+        bytes => Err(InvalidClaim::LongKey(bytes)),
     }
 }
 
-fn check_keep(seconds: Option<&[u8]>) -> Result<Duration, ErrorAnswer> {
+fn check_keep(seconds: Option<&[u8]>) -> Result<Duration, InvalidClaim> {
     let Some(seconds) = seconds else {
         return Ok(Duration::ZERO);
     };
     let digits = std::str::from_utf8(seconds).ok();
     let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    match digits.and_then(|digits| digits.parse().ok()) {
-        Some(seconds) if seconds <= MOST_KEEP_SECONDS => Ok(Duration::from_secs(seconds)),
-        _ => {
-            let message =
-                format!("x-llm-engine-keep-seconds must be a whole number from 0 to {MOST_KEEP_SECONDS}.");
-            Err(ErrorAnswer::bad_request("invalid_request", message))
-        }
-    }
+    let seconds = digits.and_then(|digits| digits.parse().ok());
+    let seconds = seconds.filter(|seconds| *seconds <= MOST_KEEP_SECONDS);
+    seconds.map(Duration::from_secs).ok_or(InvalidClaim::Keep)
 }
 
-/// The header's value; of two, nobody knows which one is meant.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, ErrorAnswer> {
+/// The header's value.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, InvalidClaim> {
     let mut values = headers.get_all(name).iter();
     let first = values.next().map(HeaderValue::as_bytes);
     match values.next() {
         None => Ok(first),
-        Some(_) => {
-            let message = format!("The header {name} must be there only once.");
-            Err(ErrorAnswer::bad_request("invalid_request", message))
-        }
+        Some(_) => Err(InvalidClaim::Twice(name.clone())),
     }
 }
 

@@ -5,7 +5,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{named, new_request_id};
 use crate::App;
@@ -21,26 +21,22 @@ pub(super) async fn cancel(
     headers: HeaderMap,
 ) -> Response {
     let request_id = new_request_id();
-    let response = match answer(&app, key, &headers) {
-        Ok(body) => Json(body).into_response(),
-        Err(error) => error.in_dialect(Dialect::LlmEngine, &request_id),
-    };
-    named(response, &request_id)
-}
-
-fn answer(
-    app: &App,
-    key: Result<Path<String>, PathRejection>,
-    headers: &HeaderMap,
-) -> Result<Value, ErrorAnswer> {
-    let caller = authorize(&app.gateway, headers)?;
     // What can't be decoded is no text, which no key is either.
     let key = key.map_or(vec![0xff], |Path(key)| key.into_bytes());
-    let key = check_key(&key)?;
-    match app.replays.cancel(&caller, key) {
-        Some(cancelled) => Ok(json!({ "cancelled": cancelled })),
-        None => Err(unknown()),
-    }
+    let refusal = match (authorize(&app.gateway, &headers), check_key(&key)) {
+        (Err(unauthorized), _) => unauthorized.into(),
+        (Ok(_), Err(invalid)) => invalid.into(),
+        (Ok(caller), Ok(key)) => match app.replays.cancel(&caller, key) {
+            Some(cancelled) => {
+                return named(
+                    Json(json!({ "cancelled": cancelled })).into_response(),
+                    &request_id,
+                );
+            }
+            None => unknown(),
+        },
+    };
+    named(refusal.in_dialect(Dialect::LlmEngine, &request_id), &request_id)
 }
 
 fn unknown() -> ErrorAnswer {
