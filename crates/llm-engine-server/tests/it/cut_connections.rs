@@ -42,7 +42,11 @@ async fn a_thousand_requests_over_connections_that_break_are_each_generated_char
     };
     let (attached, replayed) = (repeated("attached").await, repeated("replayed").await);
     println!("{attempts} attempts in {took:?}: {attached} attached, {replayed} replayed");
-    assert!(attempts > 2 * REQUESTS && attached > 50 && replayed > 50);
+    assert!(
+        attempts > REQUESTS * 3 / 2,
+        "the connections break too seldom to show anything"
+    );
+    assert!(attached > 0 && replayed > 0);
 
     {
         let generated = generated.lock().unwrap();
@@ -95,9 +99,9 @@ async fn cutter(server: SocketAddr) -> SocketAddr {
         loop {
             let (client, _) = listener.accept().await.unwrap();
             let (of_request, of_answer) = match random.u8(0..8) {
-                0 | 1 => (usize::MAX, usize::MAX),
-                2 | 3 => (random.usize(0..500), usize::MAX),
-                4 | 5 => (usize::MAX, random.usize(0..500)),
+                0 => (usize::MAX, usize::MAX),
+                1..=3 => (random.usize(0..500), usize::MAX),
+                4..=6 => (usize::MAX, random.usize(0..500)),
                 _ => (usize::MAX, random.usize(0..5_000)),
             };
             tokio::spawn(async move {
