@@ -4,7 +4,9 @@ use axum::extract::FromRef;
 use ipnet::IpNet;
 use llm_engine_gateway::Gateway;
 
+use crate::ReplaySetup;
 use crate::metrics::Metrics;
+use crate::replay::Replays;
 
 /// What every route can reach.
 #[derive(Debug, Clone)]
@@ -15,16 +17,20 @@ pub struct App {
     pub trusted_proxies: Arc<[IpNet]>,
     /// What is counted for monitoring.
     pub metrics: Arc<Metrics>,
+    /// What belongs to idempotency keys.
+    pub(crate) replays: Arc<Replays>,
 }
 
 impl App {
     /// An app whose metrics are all zero.
     #[must_use]
-    pub fn new(gateway: Arc<Gateway>, trusted_proxies: Vec<IpNet>) -> Self {
+    pub fn new(gateway: Arc<Gateway>, trusted_proxies: Vec<IpNet>, replay: ReplaySetup) -> Self {
+        let metrics = Metrics::new();
         Self {
             gateway,
             trusted_proxies: trusted_proxies.into(),
-            metrics: Arc::new(Metrics::new()),
+            replays: Arc::new(Replays::new(replay, metrics.replay.clone())),
+            metrics: Arc::new(metrics),
         }
     }
 }

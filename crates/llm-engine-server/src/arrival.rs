@@ -9,7 +9,7 @@ use foldhash::quality::FixedState;
 use ipnet::IpNet;
 use llm_engine_gateway::{Arrival, Fingerprint};
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// For whom the caller asks, where the body has no place for it.

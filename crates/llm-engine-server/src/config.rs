@@ -10,6 +10,7 @@ mod model;
 mod nano_usd;
 mod policy;
 mod quota;
+mod replay;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -19,6 +20,8 @@ use ipnet::IpNet;
 use llm_engine_gateway::{CallerSetup, PolicySetup, PriceSetup};
 use serde::Deserialize;
 use toml::Spanned;
+
+use crate::ReplaySetup;
 
 pub use error::ConfigError;
 pub use model::{GgufModel, ModelConfig, Runner};
@@ -42,6 +45,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Where budgets and long debts are kept over a restart. `None`: the executable has a folder for it.
     pub state_folder: Option<PathBuf>,
+    /// What is kept of answers to requests with an idempotency key.
+    pub replay: ReplaySetup,
 }
 
 /// The file as written. Every section is optional; without models there is the built-in one, without callers the
@@ -59,6 +64,8 @@ struct RawConfig {
     #[serde(default)]
     trusted_proxies: Vec<Spanned<String>>,
     state_folder: Option<PathBuf>,
+    #[serde(default)]
+    replay: replay::RawReplay,
 }
 
 /// The key of the development caller: what the published client sends when nothing else is set.
@@ -97,6 +104,7 @@ impl Config {
             policies,
             trusted_proxies,
             state_folder,
+            replay,
         } = raw;
 
         let (mut models, deployments) = model::check_all(models, &source)?;
@@ -114,6 +122,7 @@ impl Config {
             listen: check_listen(listen, development_key, &source)?,
             trusted_proxies: check_proxies(&trusted_proxies, development_key, &source)?,
             state_folder: state_folder.map(|folder| source.folder().join(folder)),
+            replay: replay::check(replay, &source)?,
             models,
             callers,
             development_key,
@@ -129,6 +138,7 @@ impl Config {
             models,
             trusted_proxies,
             state_folder,
+            replay,
             callers: _,
             development_key: _,
             policies: _,
@@ -145,6 +155,7 @@ impl Config {
             ("models", but_for_prices(models) != but_for_prices(&new.models)),
             ("trusted_proxies", *trusted_proxies != new.trusted_proxies),
             ("state_folder", *state_folder != new.state_folder),
+            ("replay", *replay != new.replay),
         ];
         let names = differ.into_iter().filter(|(_, differs)| *differs);
         names.map(|(name, _)| name).collect()

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::authorization::Unauthorized;
+use crate::replay::InvalidClaim;
 
 /// How a route writes its errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,49 @@ impl ErrorAnswer {
         )
     }
 
+    /// A key that another request has, now or before.
+    pub(crate) fn idempotency_key_reused() -> Self {
+        let message = "This Idempotency-Key belongs to another request, with another query or body; send every request with \
+                       a key of its own, and the same request again byte for byte.";
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self::permanent(status, "idempotency_key_reused", message)
+    }
+
+    /// The request was answered, or is being answered, but who asks now can't have the answer.
+    pub(crate) fn answer_not_kept() -> Self {
+        let message = "A request with this Idempotency-Key was generated and charged, but its answer had to make room and \
+                       can't be given again; with a new key it is generated and charged anew.";
+        Self::permanent(StatusCode::CONFLICT, "answer_not_kept", message)
+    }
+
+    /// The caller itself has cancelled it, perhaps by another connection.
+    pub(crate) fn cancelled() -> Self {
+        let message = "The request was cancelled by its caller before its answer was whole.";
+        Self::permanent(StatusCode::CONFLICT, "cancelled", message)
+    }
+
+    /// Something broke in the server itself.
+    pub(crate) fn internal(message: String) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, "internal_error", "internal_error", message)
+    }
+
+    /// The caller's mistake, or its will, that no retry mends.
+    fn permanent(status: StatusCode, code: &str, message: &str) -> Self {
+        Self {
+            should_retry: Some(false),
+            ..Self::new(status, code, "invalid_request_error", message.to_owned())
+        }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.error.message
+    }
+
     /// What LLM Engine's routes say of any failure behind them; the log says which one it was.
     pub(crate) fn upstream_service_error(failure: &Failure, request_id: &str) -> Self {
         let message = format!("Upstream service error for request_id {request_id}");
@@ -182,6 +226,18 @@ impl From<Unauthorized> for ErrorAnswer {
                 message,
             )
         }
+    }
+}
+
+impl From<InvalidClaim> for ErrorAnswer {
+    fn from(invalid: InvalidClaim) -> Self {
+        let code = match invalid {
+            InvalidClaim::Keep | InvalidClaim::Twice(_) => "invalid_request",
+            InvalidClaim::EmptyKey | InvalidClaim::LongKey(_) | InvalidClaim::OtherCharacters => {
+                "invalid_idempotency_key"
+            }
+        };
+        Self::bad_request(code, invalid.to_string())
     }
 }
 

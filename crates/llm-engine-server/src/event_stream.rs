@@ -1,3 +1,4 @@
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -29,14 +30,25 @@ pub(crate) enum Form {
     OpenAi,
 }
 
+/// How a stream ends, for whoever passes it on: an extension of its response.
+#[derive(Debug, Clone)]
+pub(crate) struct Ending {
+    form: Form,
+    request_id: Arc<str>,
+    ended_well: Arc<OnceLock<bool>>,
+}
+
 /// The answer as server-sent events. Dropped before its end, it takes the running request with it, which cancels and
-/// settles it.
+/// settles it. The response has its [`Ending`].
 pub(crate) fn respond(answer: AnswerStream, form: Form, request_id: &str) -> Response {
+    let ending = Ending {
+        form,
+        request_id: request_id.into(),
+        ended_well: Arc::new(OnceLock::new()),
+    };
     let writer = Writer {
         answer,
-        form,
-        request_id: request_id.to_owned(),
-        ended: false,
+        ending: ending.clone(),
     };
     let body = Body::from_stream(stream::unfold(writer, |mut writer| async move {
         let bytes = writer.next().await?;
@@ -49,20 +61,54 @@ pub(crate) fn respond(answer: AnswerStream, form: Form, request_id: &str) -> Res
         HeaderValue::from_static("text/event-stream; charset=utf-8"),
     );
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response.extensions_mut().insert(ending);
     response
+}
+
+impl Ending {
+    /// Whether it was the whole answer; `None` before the end. It is known before the last piece is handed on.
+    pub(crate) fn ended_well(&self) -> Option<bool> {
+        self.ended_well.get().copied()
+    }
+
+    /// The last event of a stream that ends with an error.
+    pub(crate) fn error_event(&self, error: ErrorAnswer) -> Bytes {
+        match self.form {
+            Form::V1 => {
+                let content = StreamErrorContent {
+                    error: error.message().to_owned(),
+                    timestamp: jiff::Timestamp::now().to_string(),
+                };
+                let error = Some(StreamError {
+                    status_code: error.status().as_u16(),
+                    content,
+                });
+                let frame = Frame {
+                    request_id: self.request_id.to_string(),
+                    output: None,
+                    error,
+                };
+                written(&frame, LineEnd::CrLf)
+            }
+            Form::OpenAi => written(&error.event(&self.request_id), LineEnd::Lf),
+        }
+    }
+
+    /// Only the first end counts.
+    fn end(&self, well: bool) {
+        self.ended_well.get_or_init(|| well);
+    }
 }
 
 struct Writer {
     answer: AnswerStream,
-    form: Form,
-    request_id: String,
-    ended: bool,
+    ending: Ending,
 }
 
 impl Writer {
     /// The next piece of the body.
     async fn next(&mut self) -> Option<Bytes> {
-        if self.ended {
+        if self.ending.ended_well().is_some() {
             return None;
         }
         loop {
@@ -76,11 +122,11 @@ impl Writer {
                     }
                 }
                 Some(Err(failure)) => {
-                    self.ended = true;
-                    return Some(self.error(CompleteError::Failed(failure)));
+                    self.ending.end(false);
+                    return Some(self.ending.error_event(CompleteError::Failed(failure).into()));
                 }
                 None => {
-                    self.ended = true;
+                    self.ending.end(true);
                     return Some(self.last());
                 }
             }
@@ -89,9 +135,13 @@ impl Writer {
 
     /// `None` if the caller sees nothing of the event.
     fn event(&self, answer: llm_engine_gateway::Event) -> Option<Bytes> {
-        match self.form {
+        match self.ending.form {
             Form::V1 => {
-                let frame = to_frame(&self.request_id, &answer.chunk, answer.usage.completion_tokens);
+                let frame = to_frame(
+                    &self.ending.request_id,
+                    &answer.chunk,
+                    answer.usage.completion_tokens,
+                );
                 let adds_text = frame
                     .output
                     .as_ref()
@@ -103,36 +153,12 @@ impl Writer {
     }
 
     fn last(&self) -> Bytes {
-        match self.form {
+        match self.ending.form {
             Form::V1 => written(
-                &to_last_frame(&self.request_id, self.answer.usage()),
+                &to_last_frame(&self.ending.request_id, self.answer.usage()),
                 LineEnd::CrLf,
             ),
             Form::OpenAi => event(openai::DONE, LineEnd::Lf).into(),
-        }
-    }
-
-    fn error(&self, error: CompleteError) -> Bytes {
-        match self.form {
-            Form::V1 => {
-                let content = StreamErrorContent {
-                    error: error.to_string(),
-                    timestamp: jiff::Timestamp::now().to_string(),
-                };
-                let error = Some(StreamError {
-                    status_code: error.status(),
-                    content,
-                });
-                written(
-                    &Frame {
-                        request_id: self.request_id.clone(),
-                        output: None,
-                        error,
-                    },
-                    LineEnd::CrLf,
-                )
-            }
-            Form::OpenAi => written(&ErrorAnswer::from(error).event(&self.request_id), LineEnd::Lf),
         }
     }
 }

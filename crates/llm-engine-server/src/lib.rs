@@ -17,6 +17,7 @@ pub mod policy_words;
 pub mod rate_limit_headers;
 mod rate_limits_page;
 mod reload;
+mod replay;
 mod routes;
 mod serve;
 
@@ -25,4 +26,5 @@ pub use llm_engine_gateway::{
     Counted, Gateway, Per, PolicySetup, Quota, RouteStatus, Setup, Unit, WorkerSetup,
 };
 pub use reload::Reloader;
+pub use replay::ReplaySetup;
 pub use serve::{Drained, serve};

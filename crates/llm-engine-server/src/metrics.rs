@@ -12,6 +12,22 @@ pub struct Metrics {
     reloads: Family<ReloadLabels, Counter>,
     /// 1 if the file could be used when it was last read, else 0: then what is in force is older than the file.
     last_reload_succeeded: Gauge,
+    pub(crate) replay: ReplayMetrics,
+}
+
+/// What is counted of requests with an idempotency key.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ReplayMetrics {
+    repeated: Family<RepeatLabels, Counter>,
+    /// Answers that had to go before their time.
+    pub(crate) dropped_answers: Counter,
+    /// Tombstones of such answers that had to go before theirs.
+    pub(crate) dropped_tombstones: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RepeatLabels {
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -35,10 +51,13 @@ impl Metrics {
             "Whether the configuration in force is what its file says",
             last_reload_succeeded.clone(),
         );
+        let replay = ReplayMetrics::default();
+        replay.register(&mut registry);
         Self {
             registry,
             reloads,
             last_reload_succeeded,
+            replay,
         }
     }
 
@@ -54,5 +73,29 @@ impl Metrics {
         // Writing to a String can't fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+impl ReplayMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "llm_engine_repeated_requests",
+            "Requests whose idempotency key was known already, by what they got",
+            self.repeated.clone(),
+        );
+        registry.register(
+            "llm_engine_replay_dropped_answers",
+            "Stored answers that had to go before their time",
+            self.dropped_answers.clone(),
+        );
+        registry.register(
+            "llm_engine_replay_dropped_tombstones",
+            "Stored answers of which, before their time, not even that they were given is known any more",
+            self.dropped_tombstones.clone(),
+        );
+    }
+
+    pub(crate) fn repeated(&self, outcome: &'static str) {
+        self.repeated.get_or_create(&RepeatLabels { outcome }).inc();
     }
 }

@@ -48,6 +48,19 @@ pub fn add(headers: &mut HeaderMap, levels: &[Level]) {
     });
 }
 
+/// Takes them out again.
+pub(crate) fn take(headers: &mut HeaderMap) -> HeaderMap {
+    let names = [RATELIMIT_POLICY, RATELIMIT]
+        .into_iter()
+        .chain(REQUESTS)
+        .chain(TOKENS);
+    let taken = names.filter_map(|name| {
+        let value = headers.remove(&name)?;
+        Some((name, value))
+    });
+    taken.collect()
+}
+
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// Limit, remaining, reset.

@@ -5,18 +5,20 @@ mod health;
 mod limits;
 mod openai;
 mod rate_limits;
+mod requests;
 mod v1;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use crate::App;
-use crate::error_answer::{ErrorAnswer, method_not_allowed, not_found};
+use crate::error_answer::{Dialect, ErrorAnswer, method_not_allowed, not_found};
+use crate::replay;
 
 /// The largest request body, in bytes. A prompt of the longest context in use is well below it.
 pub(crate) const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
@@ -24,15 +26,28 @@ pub(crate) const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
     Router::new()
-        .route("/v1/llm/completions-sync", post(v1::completions_sync))
-        .route("/v1/llm/completions-stream", post(v1::completions_stream))
+        .route(
+            "/v1/llm/completions-sync",
+            generating(Dialect::LlmEngine, v1::completions_sync),
+        )
+        .route(
+            "/v1/llm/completions-stream",
+            generating(Dialect::LlmEngine, v1::completions_stream),
+        )
         .route("/v1/llm/model-endpoints", get(endpoints::list))
         .route("/v1/llm/model-endpoints/{name}", get(endpoints::get))
-        .route("/v1/chat/completions", post(openai::chat_completions))
-        .route("/v1/completions", post(openai::completions))
+        .route(
+            "/v1/chat/completions",
+            generating(Dialect::OpenAi, openai::chat_completions),
+        )
+        .route(
+            "/v1/completions",
+            generating(Dialect::OpenAi, openai::completions),
+        )
         .route("/v1/models", get(openai::models))
         .route("/v1/limits", get(limits::list))
         .route("/v1/limits/explain/{request_id}", get(limits::explain))
+        .route("/v1/requests/{idempotency_key}", delete(requests::cancel))
         .route("/rate-limits", get(rate_limits::page))
         .route("/rate-limits.md", get(rate_limits::markdown))
         .route("/metrics", get(health::metrics))
@@ -42,6 +57,18 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(unrouted)
         .method_not_allowed_fallback(async || method_not_allowed())
         .with_state(app)
+}
+
+/// A route whose answers cost something: a request with an idempotency key is answered by the handler once, however often it is
+/// sent. The dialect is that of what is said about the key.
+fn generating<H, A>(dialect: Dialect, handler: H) -> MethodRouter<App>
+where
+    H: Fn(State<App>, Request) -> A + Copy + Send + Sync + 'static,
+    A: Future<Output = Response> + Send + 'static,
+{
+    post(async move |State(app): State<App>, request: Request| {
+        replay::answer(app, request, dialect, handler).await
+    })
 }
 
 /// A path with a slash too many is sent on to the one without, as the public servers do.
@@ -65,21 +92,21 @@ async fn unrouted(request: Request) -> Response {
 }
 
 /// A new name for a request, told to the caller and to the deployment.
-fn new_request_id() -> String {
+pub(crate) fn new_request_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Puts the request's name on its answer.
-fn named(mut response: Response, request_id: &str) -> Response {
+pub(crate) fn named(mut response: Response, request_id: &str) -> Response {
     if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }
 
-async fn read_body(body: Body) -> Result<Bytes, ErrorAnswer> {
+pub(crate) async fn read_body(body: Body) -> Result<Bytes, ErrorAnswer> {
     // The other reason for which reading fails is that the caller has gone; nobody reads the answer then.
     to_bytes(body, MAX_BODY_BYTES)
         .await

@@ -86,6 +86,18 @@ fn each_mistake_is_told_with_its_line() {
             message(&format!("{MODEL}queue_wait = 'soon'")),
             "llm-engine.toml:3: queue_wait is 'soon'; it must be a duration",
         ),
+        (
+            message("[replay]\nkeep = '2 days'"),
+            "llm-engine.toml:2: keep is '2 days'; answers can be kept for at most 24 h",
+        ),
+        (
+            message("[replay]\nmemory_bytes = 10\nanswer_bytes = 11"),
+            "llm-engine.toml:3: answer_bytes is 11, but all answers together have 10",
+        ),
+        (
+            message("[replay]\nanswers = 0"),
+            "llm-engine.toml:2: invalid value: integer `0`",
+        ),
         (policy(""), "llm-engine.toml:4: policy 'p' limits nothing"),
         (
             policy("requests = { limit = 0, window = '1m' }"),
@@ -518,6 +530,16 @@ fn proxies_are_networks_or_single_addresses_and_state_is_kept_beside_the_file() 
 }
 
 #[test]
+fn answers_are_kept_for_ten_minutes_unless_the_file_says_otherwise() {
+    let replay = read("").replay;
+    assert_eq!(replay.keep, Duration::from_secs(600));
+    assert!(replay.answer_bytes < replay.memory_bytes && replay.answers_per_caller < replay.answers);
+    assert_eq!(read("[replay]\nkeep = '0s'").replay.keep, Duration::ZERO);
+    let small = read("[replay]\nmemory_bytes = 1_000").replay;
+    assert_eq!((small.memory_bytes, small.answer_bytes), (1_000, 1_000));
+}
+
+#[test]
 fn a_configuration_says_what_of_another_needs_a_restart() {
     let caller = format!("[callers.a]\napi_key_sha256 = '{}'\n", "a".repeat(64));
     let model =
@@ -538,10 +560,11 @@ fn a_configuration_says_what_of_another_needs_a_restart() {
     assert_eq!(changed(MODEL), ["models"]);
     assert_eq!(
         changed(&format!(
-            "listen = '127.0.0.1:1'\nstate_folder = 's'\ntrusted_proxies = ['::1']\n{}[models.n]\ngguf = 'n'\n{caller}",
+            "listen = '127.0.0.1:1'\nstate_folder = 's'\ntrusted_proxies = ['::1']\n{}[models.n]\ngguf = 'n'\n{caller}\
+             [replay]\nkeep = '1h'",
             model("")
         )),
-        ["listen", "models", "trusted_proxies", "state_folder"]
+        ["listen", "models", "trusted_proxies", "state_folder", "replay"]
     );
 }
 

@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -83,7 +84,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (shutdown, told) = oneshot::channel();
         let gateway = Arc::new(Gateway::start(setup).unwrap());
-        let app = App::new(gateway, config.trusted_proxies);
+        let app = App::new(gateway, config.trusted_proxies, config.replay);
         let served = tokio::spawn(serve(listener, app.clone(), async {
             let _ = told.await;
         }));
@@ -282,4 +283,44 @@ pub(crate) async fn running_stream(
 pub(crate) async fn piece(response: &mut Response<Incoming>) -> String {
     let frame = response.body_mut().frame().await.unwrap().unwrap();
     String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
+}
+
+/// The number behind this name at `/metrics`.
+pub(crate) async fn metric(server: &Server, name: &str) -> Option<String> {
+    let text = Answer::read(server.send("GET", "/metrics", &[], None).await)
+        .await
+        .body;
+    let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+    lines.find_map(|(found, value)| (found == name).then(|| value.to_owned()))
+}
+
+/// What is logged on this thread.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(crate) fn begin(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(move || log.clone())
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -4,6 +4,7 @@
 mod bookings;
 mod budgets;
 mod configuration;
+mod cut_connections;
 mod draining;
 mod explain;
 mod golden;
@@ -11,6 +12,8 @@ mod hang_up;
 mod harness;
 mod headers;
 mod hold;
+mod idempotency;
+mod idempotency_ends;
 mod levels;
 mod limits;
 mod openai;

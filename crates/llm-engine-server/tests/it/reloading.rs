@@ -1,6 +1,5 @@
-use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
@@ -10,7 +9,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::time::advance;
 
-use crate::harness::{Answer, SYNC, Server, config, piece, prompt, quick, running_stream};
+use crate::harness::{Answer, Log, SYNC, Server, config, metric, piece, prompt, quick, running_stream};
 
 /// A server, its configuration file, and what puts the file in force.
 struct Reloading {
@@ -48,15 +47,6 @@ impl Reloading {
     async fn metric(&self, name: &str) -> Option<String> {
         metric(&self.server, name).await
     }
-}
-
-/// The number behind this name at `/metrics`.
-async fn metric(server: &Server, name: &str) -> Option<String> {
-    let text = Answer::read(server.send("GET", "/metrics", &[], None).await)
-        .await
-        .body;
-    let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
-    lines.find_map(|(found, value)| (found == name).then(|| value.to_owned()))
 }
 
 const OK: &str = "llm_engine_config_reloads_total{result=\"ok\"}";
@@ -180,7 +170,7 @@ async fn a_file_that_can_t_be_used_changes_nothing_and_is_counted_until_one_can_
     ];
     for (count, (policies, reason)) in (1..).zip(bad) {
         reloading.reload(policies);
-        let line = log.last_line();
+        let line = last_line(&log);
         assert!(line.contains("ERROR") && line.contains(reason), "{line}");
         assert!(line.contains("what was in force before still is"), "{line}");
         assert_eq!(reloading.metric(SUCCEEDED).await.as_deref(), Some("0"));
@@ -191,9 +181,9 @@ async fn a_file_that_can_t_be_used_changes_nothing_and_is_counted_until_one_can_
     std::fs::remove_file(reloading.path()).unwrap();
     reloading.reloader.reload();
     assert!(
-        log.last_line().contains("it can't be read"),
+        last_line(&log).contains("it can't be read"),
         "{}",
-        log.last_line()
+        last_line(&log)
     );
     assert_eq!(reloading.metric(FAILED).await.as_deref(), Some("4"));
 
@@ -201,7 +191,7 @@ async fn a_file_that_can_t_be_used_changes_nothing_and_is_counted_until_one_can_
     assert_eq!(left(&reloading.server.complete().await), "15");
     assert_eq!(reloading.metric(SUCCEEDED).await.as_deref(), Some("1"));
     assert_eq!(reloading.metric(OK).await.as_deref(), Some("1"));
-    assert!(log.last_line().contains("INFO") && log.last_line().contains("is in force"));
+    assert!(last_line(&log).contains("INFO") && last_line(&log).contains("is in force"));
 }
 
 #[tokio::test]
@@ -213,7 +203,7 @@ async fn what_needs_a_restart_is_said_and_the_rest_is_in_force() {
     let changed = config(&reloading.upstream, &format!("concurrency = 7\n{}", requests(20)));
     std::fs::write(reloading.path(), changed).unwrap();
     reloading.reloader.reload();
-    let line = log.last_line();
+    let line = last_line(&log);
     assert!(line.contains("WARN") && line.contains("models"), "{line}");
     assert_eq!(left(&reloading.server.complete().await), "19");
 }
@@ -262,34 +252,8 @@ fn write_at(path: &Path, text: &str, after_epoch: Duration) {
     file.set_modified(SystemTime::UNIX_EPOCH + after_epoch).unwrap();
 }
 
-/// What is logged on this thread.
-#[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn begin(&self) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || log.clone())
-            .finish();
-        tracing::subscriber::set_default(subscriber)
-    }
-
-    /// The last line about the configuration.
-    fn last_line(&self) -> String {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let mut lines = text.lines().filter(|line| line.contains("llm-engine.toml"));
-        lines.next_back().unwrap().to_owned()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+/// The last line of the log about the configuration.
+fn last_line(log: &Log) -> String {
+    let mut lines = log.lines().into_iter();
+    lines.rfind(|line| line.contains("llm-engine.toml")).unwrap()
 }

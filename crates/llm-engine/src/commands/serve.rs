@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<(
         let address = listener.local_addr()?;
         let gateway = Arc::new(Gateway::start(setup).map_err(|error| Usage(error.to_string()))?);
         tokio::spawn(announce(Arc::clone(&gateway), summary.at(address), begun));
-        let app = App::new(gateway, started.trusted_proxies.clone());
+        let app = App::new(gateway, started.trusted_proxies.clone(), started.replay);
         if let Some(path) = path {
             let mut hangups = signal(SignalKind::hangup())?;
             let told = Arc::new(Notify::new());

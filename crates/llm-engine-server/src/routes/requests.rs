@@ -1,0 +1,50 @@
+//! What a caller can do about its own requests, which it knows by their idempotency keys.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::{named, new_request_id};
+use crate::App;
+use crate::authorization::authorize;
+use crate::error_answer::{Dialect, ErrorAnswer};
+use crate::replay::check_key;
+
+/// Cancels what the caller's requests with this key have begun, on whatever route, or forgets their stored answers. The key is
+/// percent-encoded in the path.
+pub(super) async fn cancel(
+    State(app): State<App>,
+    key: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let request_id = new_request_id();
+    // What can't be decoded is no text, which no key is either.
+    let key = key.map_or(vec![0xff], |Path(key)| key.into_bytes());
+    let refusal = match (authorize(&app.gateway, &headers), check_key(&key)) {
+        (Err(unauthorized), _) => unauthorized.into(),
+        (Ok(_), Err(invalid)) => invalid.into(),
+        (Ok(caller), Ok(key)) => match app.replays.cancel(&caller, key) {
+            Some(cancelled) => {
+                return named(
+                    Json(json!({ "cancelled": cancelled })).into_response(),
+                    &request_id,
+                );
+            }
+            None => unknown(),
+        },
+    };
+    named(refusal.in_dialect(Dialect::LlmEngine, &request_id), &request_id)
+}
+
+fn unknown() -> ErrorAnswer {
+    let message = "No request of yours with this Idempotency-Key is running or stored.".to_owned();
+    ErrorAnswer::new(
+        StatusCode::NOT_FOUND,
+        "unknown_request",
+        "invalid_request_error",
+        message,
+    )
+}
