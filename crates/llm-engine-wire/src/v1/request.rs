@@ -1,13 +1,15 @@
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::validation::{
     Body, Bound, Fields, Loc, Problem, boolean, dictionary, integer, number, string, strings,
 };
 
-/// A request of either v1 route, checked.
-#[derive(Debug, Clone, PartialEq)]
+/// A request of either v1 route, checked. Its JSON is the body, to which the model does not belong.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CompletionRequest {
     /// The query parameter `model_endpoint_name`.
+    #[serde(skip)]
     pub model: String,
     /// The text to go on from, or to answer.
     pub prompt: String,
@@ -20,31 +22,40 @@ pub struct CompletionRequest {
     /// Whether each token and its log-probability are wanted.
     pub return_token_log_probs: bool,
     /// 0 to 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub presence_penalty: Option<f64>,
     /// 0 to 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub frequency_penalty: Option<f64>,
     /// Only the k likeliest tokens, at least 1; -1 is all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub top_k: Option<i64>,
     /// Nucleus sampling: above 0, up to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
     /// Whether the text of the stop sequence belongs to the answer.
     pub include_stop_str_in_output: bool,
     /// What the answer must look like.
+    #[serde(flatten)]
     pub guided: Option<Guided>,
     /// Whether special tokens are left out of the answer.
     pub skip_special_tokens: bool,
 }
 
 /// A form that the answer must have. Obeyed or refused, never ignored.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Guided {
     /// A JSON schema.
+    #[serde(rename = "guided_json")]
     Json(Map<String, Value>),
     /// A regular expression.
+    #[serde(rename = "guided_regex")]
     Regex(String),
     /// One of these texts.
+    #[serde(rename = "guided_choice")]
     Choice(Vec<String>),
     /// A context-free grammar.
+    #[serde(rename = "guided_grammar")]
     Grammar(String),
 }
 
@@ -65,6 +76,31 @@ const ABOVE_0_TO_1: &[Bound] = &[Bound::Above(0.0), Bound::AtMost(1.0)];
 const FROM_MINUS_1: &[Bound] = &[Bound::AtLeast(-1.0)];
 
 impl CompletionRequest {
+    /// A request with nothing but what every one must have.
+    #[must_use]
+    pub fn new(
+        model: impl Into<String>,
+        prompt: impl Into<String>,
+        max_new_tokens: u64,
+        temperature: f64,
+    ) -> Self {
+        Self {
+            model: model.into(),
+            prompt: prompt.into(),
+            max_new_tokens,
+            temperature,
+            stop_sequences: Vec::new(),
+            return_token_log_probs: false,
+            presence_penalty: None,
+            frequency_penalty: None,
+            top_k: None,
+            top_p: None,
+            include_stop_str_in_output: false,
+            guided: None,
+            skip_special_tokens: true,
+        }
+    }
+
     /// Checks the query parameter and the body.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("llm-engine-retry", &[]),
     ("llm-engine-wire", &[]),
     ("llm-engine-worker", &["llm-engine-wire"]),
+    ("llm-engine-client", &["llm-engine-retry", "llm-engine-wire"]),
     ("llm-engine-gateway", &["llm-engine-limit", "llm-engine-wire"]),
     ("llm-engine-server", &["llm-engine-gateway", "llm-engine-wire"]),
     (
@@ -71,6 +72,7 @@ const IMPURE_STD: &[&str] = &[
 
 /// What a crate must not use, directly or through others.
 const MUST_NOT_USE: &[(&str, &[&str])] = &[
+    ("llm-engine-client", &["axum", "clap", "aws-lc-rs", "openssl"]),
     ("llm-engine-gateway", &["axum", "clap"]),
     ("llm-engine-server", &["clap"]),
 ];

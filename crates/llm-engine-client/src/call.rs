@@ -1,0 +1,175 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use llm_engine_retry::Retry;
+
+/// Any request to the server. [`Client::call`](crate::Client::call) makes it for a whole answer,
+/// [`Client::stream`](crate::Client::stream) for one in pieces.
+///
+/// ```
+/// use std::time::Duration;
+/// use llm_engine_client::Call;
+///
+/// let call = Call::post("/v1/chat/completions", r#"{"model": "m", "messages": []}"#)
+///     .model("m")
+///     .timeout(Duration::from_secs(10));
+/// # let _ = call;
+/// ```
+#[derive(Clone)]
+pub struct Call {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) body: Option<Bytes>,
+    pub(crate) model: Option<String>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retry: Option<Retry>,
+    pub(crate) max_attempts: Option<u32>,
+    pub(crate) idempotency_key: Option<String>,
+    pub(crate) on_wait: Option<OnWait>,
+}
+
+/// What is told of each wait: see [`Call::on_wait`].
+pub type OnWait = Arc<dyn Fn(&Waiting<'_>) + Send + Sync>;
+
+/// A wait between two attempts that is about to begin.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Waiting<'a> {
+    /// The attempt that failed, from 1.
+    pub attempt: u32,
+    /// How long until the next one.
+    pub wait: Duration,
+    /// The status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// The server's word for what happened, such as `rate_limited`.
+    pub code: Option<&'a str>,
+    /// The policy that refused.
+    pub policy: Option<&'a str>,
+    /// What happened, in words.
+    pub message: &'a str,
+    /// Whether the server keeps a place for the next attempt.
+    pub is_booked: bool,
+}
+
+impl Call {
+    /// A call by any method. The path begins with `/` and is percent-encoded where it has to be.
+    #[must_use]
+    pub fn new(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            query: Vec::new(),
+            body: None,
+            model: None,
+            timeout: None,
+            retry: None,
+            max_attempts: None,
+            idempotency_key: None,
+            on_wait: None,
+        }
+    }
+
+    /// Asks for something that is there.
+    #[must_use]
+    pub fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    /// Sends JSON.
+    #[must_use]
+    pub fn post(path: impl Into<String>, json: impl Into<Bytes>) -> Self {
+        Self::new(Method::POST, path).body(json)
+    }
+
+    /// The body, which is JSON.
+    #[must_use]
+    pub fn body(mut self, json: impl Into<Bytes>) -> Self {
+        self.body = Some(json.into());
+        self
+    }
+
+    /// Adds a query parameter.
+    #[must_use]
+    pub fn query(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.query.push((name.into(), value.into()));
+        self
+    }
+
+    /// The model that is asked to generate. Such calls stand in the line of the model, and are cancelled at the server when
+    /// they are dropped; others are not.
+    #[must_use]
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
+    /// How long this call may take in all, instead of the client's timeout.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// When another attempt is made, instead of what the client does.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// The most attempts, the first included, whatever their failures are.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = Some(attempts);
+        self
+    }
+
+    /// The name by which the server knows the call when it comes again. By default a new one for each call; a name of one's own
+    /// lasts longer than the program, so that a call that it made before can be made again without being charged twice.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// Is told of each wait before it begins, for people who wonder what takes so long. It must not block.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use llm_engine_client::{Call, Waiting};
+    ///
+    /// let call = Call::get("/v1/models").on_wait(Arc::new(|waiting: &Waiting<'_>| {
+    ///     eprintln!("{}; next try in {:.1} s", waiting.message, waiting.wait.as_secs_f64());
+    /// }));
+    /// # let _ = call;
+    /// ```
+    #[must_use]
+    pub fn on_wait(mut self, on_wait: OnWait) -> Self {
+        self.on_wait = Some(on_wait);
+        self
+    }
+
+    /// Whether the server does work for it that is worth keeping, or cancelling.
+    pub(crate) fn generates(&self) -> bool {
+        self.method == Method::POST && self.model.is_some()
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the body: prompts don't belong in logs.
+        f.debug_struct("Call")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("query", &self.query)
+            .field("model", &self.model)
+            .field("timeout", &self.timeout)
+            .field("max_attempts", &self.max_attempts)
+            .field("idempotency_key", &self.idempotency_key)
+            .finish_non_exhaustive()
+    }
+}
