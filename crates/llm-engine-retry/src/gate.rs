@@ -163,6 +163,19 @@ impl Gate {
         Leave::Now(self.departure(now))
     }
 
+    /// Before this time no call leaves but those at booked times.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use llm_engine_retry::Gate;
+    ///
+    /// assert_eq!(Gate::default().held_until(), Duration::ZERO);
+    /// ```
+    #[must_use]
+    pub fn held_until(&self) -> Duration {
+        self.held_until
+    }
+
     /// A call leaves whose time this is.
     ///
     /// ```
@@ -186,7 +199,12 @@ impl Gate {
         self.pending = self.pending.saturating_sub(1);
         self.window += 1.0;
         self.silent_refusals = 0;
-        self.epoch.admitted += 1;
+        if self.epoch.began.is_some() && departure.number <= self.epoch.left {
+            // It left before the refusal that was known first, so it is a part of what was admitted at once until then.
+            self.epoch.burst += 1.0;
+        } else {
+            self.epoch.admitted += 1;
+        }
         if let Some(limits) = limits {
             self.keep_account(now, &departure, limits);
         } else if departure.number > self.epoch.left {

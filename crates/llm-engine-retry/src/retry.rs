@@ -92,6 +92,19 @@ impl Retry {
         Self { longest_hint, ..self }
     }
 
+    /// The longest wait that it takes on when it is asked to: see [`longest_hint`](Self::longest_hint).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use llm_engine_retry::Retry;
+    ///
+    /// assert_eq!(Retry::default().patience(), Duration::from_secs(120));
+    /// ```
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.longest_hint
+    }
+
     /// Whether an attempt that was answered by a time to come back counts as one of those that
     /// [`Stop::after_attempts`] allows. It does by default. A program with millions of rows to get through says no: being told
     /// to come later is no reason to give one up.

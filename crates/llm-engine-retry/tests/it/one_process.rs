@@ -257,3 +257,32 @@ fn a_server_without_limits_is_not_held_back_for_long() {
     // Twice as many in each second, from 20.
     assert!(outcome.last <= 8 * second, "{:?}", outcome.last);
 }
+
+#[test]
+fn what_was_admitted_counts_in_whatever_order_it_becomes_known() {
+    let mut gate = Gate::default();
+    let (start, minute) = (Duration::ZERO, Duration::from_secs(60));
+    let leave_all = |gate: &mut Gate, now| -> Vec<Departure> {
+        std::iter::from_fn(|| match gate.ask(now) {
+            Leave::Now(departure) => Some(departure),
+            _ => None,
+        })
+        .collect()
+    };
+    let mut left = leave_all(&mut gate, start);
+    let refused = left.pop().unwrap();
+    let admitted = left.len();
+    let late = left.split_off(5);
+    left.into_iter()
+        .for_each(|early| gate.admitted(start, early, None));
+    let hint = Hint {
+        after: minute,
+        is_booked: false,
+    };
+    gate.refused(start, refused, Some(hint), None);
+    late.into_iter().for_each(|late| gate.admitted(start, late, None));
+
+    let first = leave_all(&mut gate, minute).pop().unwrap();
+    gate.admitted(minute, first, None);
+    assert_eq!(1 + leave_all(&mut gate, minute).len(), admitted);
+}
