@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use llm_engine_retry::Retry;
 
 /// Any request to the server. [`Client::call`](crate::Client::call) makes it for a whole answer,
@@ -23,6 +23,7 @@ pub struct Call {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) query: Vec<(String, String)>,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Bytes>,
     pub(crate) model: Option<String>,
     pub(crate) timeout: Option<Duration>,
@@ -63,6 +64,7 @@ impl Call {
             method,
             path: path.into(),
             query: Vec::new(),
+            headers: HeaderMap::new(),
             body: None,
             model: None,
             timeout: None,
@@ -96,6 +98,13 @@ impl Call {
     #[must_use]
     pub fn query(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.query.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds a header, in place of the client's own of that name if it has one.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
         self
     }
 

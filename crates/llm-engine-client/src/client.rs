@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt::Whole;
 use crate::event_stream::Opened;
+use crate::lines::{LineKey, line};
 use crate::run::Run;
 use crate::transport::Base;
 use crate::{Answer, BuildError, Builder, Call, Error, EventStream};
@@ -148,6 +149,27 @@ impl Client {
         let run = Run::new(self.shared.clone(), call)?;
         let (opened, run) = run.until_read::<Opened>().await?;
         Ok(EventStream::new(opened, run))
+    }
+
+    /// For how long nobody leaves the line of this model: what is left of the time that the server last told a call to wait. For
+    /// programs that decide by themselves when to call again.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use llm_engine_client::Client;
+    ///
+    /// let client = Client::new("http://127.0.0.1:5000", "root")?;
+    /// assert_eq!(client.held_for("llama-7b"), Duration::ZERO);
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn held_for(&self, model: &str) -> Duration {
+        line(LineKey {
+            base_url: self.base_url().to_owned(),
+            api_key_digest: self.shared.api_key_digest,
+            model: model.to_owned(),
+        })
+        .held_for()
     }
 
     /// Returns when the server has been told of every call that was dropped, after 2 s at the latest. To be awaited before the

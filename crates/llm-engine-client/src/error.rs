@@ -117,6 +117,12 @@ impl Error {
         self.0.failed.retry_after
     }
 
+    /// Whether that time is kept for this call alone.
+    #[must_use]
+    pub fn is_booked(&self) -> bool {
+        self.0.failed.is_booked()
+    }
+
     /// What the server calls the last request.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {

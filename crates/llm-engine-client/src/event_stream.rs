@@ -154,6 +154,13 @@ impl EventStream {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
+    /// The data of the next event if it has arrived already, without waiting or looking for it.
+    pub fn next_ready(&mut self) -> Option<Bytes> {
+        let event = self.events.ready.pop_front();
+        self.handed_out += u64::from(event.is_some());
+        event
+    }
+
     /// What the server calls the request.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {

@@ -46,8 +46,20 @@ impl Line {
         self.epoch.elapsed()
     }
 
+    /// For how long from now nobody leaves.
+    pub(crate) fn held_for(&self) -> Duration {
+        let now = self.now();
+        self.state().gate.held_until().saturating_sub(now)
+    }
+
     /// Waits until it is the caller's turn.
-    pub(crate) async fn leave(self: &Arc<Self>) -> Pass {
+    ///
+    /// Who would have to wait for longer than its patience leaves at once: the server then says itself for how long, and the call
+    /// fails with that, instead of standing here until its time is over and knowing nothing.
+    pub(crate) async fn leave(self: &Arc<Self>, patience: Duration) -> Pass {
+        if self.held_for() > patience {
+            return self.leave_booked();
+        }
         let _head = self.head.lock().await;
         loop {
             let now = self.now();
@@ -56,6 +68,7 @@ impl Line {
                 Leave::Now(departure) => return self.pass(departure),
                 // A verdict that came in between has left its notice.
                 Leave::AfterVerdict => self.verdict.notified().await,
+                Leave::At(at) if at.saturating_sub(now) > patience => return self.leave_booked(),
                 Leave::At(at) => {
                     tokio::select! {
                         () = sleep_until(self.epoch + at) => {}

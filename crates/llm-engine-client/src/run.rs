@@ -30,6 +30,8 @@ pub(crate) struct Run {
     headers: HeaderMap,
     line: Arc<Line>,
     attempts: Attempts<fn() -> f64>,
+    /// How long a wait it takes on at most.
+    longest_wait: Duration,
     /// How long the call may take, and when that is over; never, if that is further away than clocks reach.
     timeout: Duration,
     deadline: Option<Instant>,
@@ -69,6 +71,7 @@ impl Run {
             headers: headers(&shared, &call, &key)?,
             line,
             attempts,
+            longest_wait: retry.patience(),
             timeout,
             deadline: Instant::now().checked_add(timeout),
             is_booked: false,
@@ -134,11 +137,19 @@ impl Run {
         self.timeout
     }
 
+    /// Not so long that no time would be left for the attempt.
+    fn patience(&self) -> Duration {
+        let left = self
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        left.map_or(self.longest_wait, |left| left.min(self.longest_wait))
+    }
+
     async fn attempt<R: Read>(&mut self) -> Result<R::Output, Ended> {
         let pass = match (&self.call.model, std::mem::take(&mut self.is_booked)) {
             (None, _) => None,
             (Some(_), true) => Some(self.line.leave_booked()),
-            (Some(_), false) => Some(self.line.leave().await),
+            (Some(_), false) => Some(self.line.leave(self.patience()).await),
         };
         self.attempts.begin(self.line.now());
         self.was_armed = std::mem::replace(&mut self.cancel.is_armed, self.call.generates());
@@ -194,6 +205,11 @@ impl Run {
             .is_some_and(|most| attempts.number() >= most);
         match next {
             Next::Wait(_) if is_last => Next::GiveUp(Reason::Stopped),
+            // The line lets them leave one after the other: so nothing random has to keep apart those who were told the same.
+            Next::Wait(wait) if self.call.model.is_some() => Next::Wait(match failed.judgement {
+                Judgement::Hinted(hint) => hint.after.min(wait),
+                _ => wait,
+            }),
             next => next,
         }
     }
@@ -236,11 +252,14 @@ fn headers(shared: &Shared, call: &Call, key: &str) -> Result<HeaderMap, Error> 
     if call.generates() && keep > 0 {
         headers.insert(KEEP_SECONDS, keep.into());
     }
+    for (name, value) in &call.headers {
+        headers.insert(name, value.clone());
+    }
     Ok(headers)
 }
 
 impl Failed {
-    fn is_booked(&self) -> bool {
+    pub(crate) fn is_booked(&self) -> bool {
         matches!(self.judgement, Judgement::Hinted(hint) if hint.is_booked)
     }
 }
