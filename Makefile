@@ -1,24 +1,29 @@
 # What to type. The work is in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench lint fmt clean
+.PHONY: help run wheel test soak bench lint fmt clean
 
 BINARY := $(or $(CARGO_TARGET_DIR),target)/release/llm-engine
 BUILD := scripts/with-tools.sh cargo build --release -p llm-engine --features worker
 
 help:
 	@echo 'make run     build, fetch the model, start the server; make run ARGS="--config my.toml"'
+	@echo 'make wheel   build the Python package llmengine into dist/'
 	@echo 'make test    everything that has to hold: format, lints, documentation, Rust and Python tests'
 	@echo 'make soak    the tests that take minutes: crowds of callers who retry, again and again, by the real clock'
 	@echo 'make bench   the limiter and the model runner, beside what they are measured against'
 	@echo 'make lint    format and lints only'
 	@echo 'make fmt     format the Rust code'
-	@echo 'make clean   remove what was built and .venv; the fetched model stays in the cache folder'
+	@echo 'make clean   remove what was built and both .venv; the fetched model stays in the cache folder'
 
 run:
 	@scripts/setup.sh build
 	@$(BUILD)
 	@exec $(BINARY) serve $(ARGS)
+
+wheel:
+	@scripts/setup.sh wheel
+	@scripts/with-tools.sh scripts/wheel.sh
 
 test:
 	@scripts/setup.sh test
@@ -45,4 +50,4 @@ fmt:
 
 clean:
 	cargo clean
-	rm -rf .venv
+	rm -rf .venv .venv-package dist

@@ -3,7 +3,8 @@
 #
 #   scripts/setup.sh build   what `make run` needs: cargo, a C++ compiler, cmake, libclang, Python with pip
 #   scripts/setup.sh lint    that, rustfmt and clippy
-#   scripts/setup.sh test    that, and .venv with the packages of tests/requirements.txt
+#   scripts/setup.sh wheel   what `make run` needs, and .venv-package with what builds and tests the Python package
+#   scripts/setup.sh test    all of that, and .venv with the packages of tests/requirements.txt
 #
 # What is missing is installed with apt-get, as root or through a sudo that asks for no password. Where that
 # cannot be, cmake and libclang are taken from the Python index into .venv/tools; scripts/with-tools.sh finds
@@ -171,35 +172,40 @@ get_rust_components() {
 }
 
 # The copy beside the packages says what was installed; it is written last.
-get_test_packages() {
-    local list=tests/requirements.txt installed=.venv/requirements.txt
-    if [[ -x .venv/bin/python ]] && cmp -s "$list" "$installed"; then
+get_python_packages() {
+    local venv="$1" list="$2"
+    local installed="$venv/requirements.txt"
+    if [[ -x "$venv/bin/python" ]] && cmp -s "$list" "$installed"; then
         return
     fi
-    say "installing the Python packages of the tests into .venv"
-    python3 -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement "$list" >&2 \
+    say "installing the Python packages of $list into $venv"
+    python3 -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$list" >&2 \
         || stop "the packages of $list could not be installed; see above, then make again"
     cp "$list" "$installed"
 }
 
-# --- The three levels ----------------------------------------------------------------------------------------
+# --- The levels ----------------------------------------------------------------------------------------
 
 level="${1:-build}"
 python_modules=(pip)
 as_root=()
 case "$level" in
     build | lint) ;;
-    test) python_modules+=(venv ensurepip) ;;
-    *) stop "usage: scripts/setup.sh build|lint|test" ;;
+    wheel | test) python_modules+=(venv ensurepip) ;;
+    *) stop "usage: scripts/setup.sh build|lint|wheel|test" ;;
 esac
 
 have cargo || stop "cargo is missing: install Rust from https://rustup.rs, then make again"
 read_build_env
 get_packages
-if [[ "$level" != build ]]; then
+if [[ "$level" == lint || "$level" == test ]]; then
     get_rust_components
 fi
+# Two, because both clients are imported by the same name.
+if [[ "$level" == wheel || "$level" == test ]]; then
+    get_python_packages .venv-package crates/llmengine-python/tests/requirements.txt
+fi
 if [[ "$level" == test ]]; then
-    get_test_packages
+    get_python_packages .venv tests/requirements.txt
 fi

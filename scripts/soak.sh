@@ -15,3 +15,5 @@ else
     cargo test "${executable[@]}" --test it -- --ignored --nocapture
 fi
 .venv/bin/python -m pytest tests -m soak --capture=no
+scripts/wheel.sh install
+.venv-package/bin/python -m pytest crates/llmengine-python/tests -m soak --capture=no

@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "llm-engine-worker",
         ],
     ),
+    ("llmengine-python", &["llm-engine-client", "llm-engine-retry"]),
     ("scripted-upstream", &[]),
     ("tidy", &[]),
 ];
