@@ -114,32 +114,30 @@ def test_in_an_outage_little_more_is_sent_than_without_retries(program):
 
 
 PUBLISHED_EXAMPLE = """
-import asyncio, json, time, llmengine
+import json, os, time, requests
+from concurrent.futures import ThreadPoolExecutor
 from tenacity import retry, stop_after_attempt, wait_random_exponential
 
-@retry(wait=wait_random_exponential(min=1, max=60), stop=stop_after_attempt(6))
-async def complete(number):
-    return await llmengine.Completion.acreate(
-        model="llama-7b", prompt=f"Why? ({number})", max_new_tokens=10, temperature=0.2, max_retries=0
-    )
+URL = os.environ["LLM_ENGINE_BASE_PATH"] + "/v1/llm/completions-sync?model_endpoint_name=llama-7b"
 
-async def main():
-    return await asyncio.gather(*[complete(number) for number in range(180)], return_exceptions=True)
+@retry(wait=wait_random_exponential(min=1, max=60), stop=stop_after_attempt(6))
+def complete(number):
+    requests.post(URL, json={"prompt": f"Why? ({number})", "max_new_tokens": 10, "temperature": 0.2}).raise_for_status()
 
 begun = time.monotonic()
-answers = asyncio.run(main())
-lost = sum(isinstance(answer, Exception) for answer in answers)
+with ThreadPoolExecutor(180) as threads:
+    calls = [threads.submit(complete, number) for number in range(180)]
+lost = sum(call.exception() is not None for call in calls)
 print(json.dumps(dict(lost=lost, seconds=time.monotonic() - begun)))
 """
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(400)
-def test_the_published_example_loses_most_of_them_there(program):
-    """What the client's own retries are for: the same 180 tasks with tenacity, as the guide writes it, on the same window."""
+def test_the_published_example_loses_two_of_three_there(program):
+    """What the line is for: the same 180 calls with tenacity, as the guide writes it, each for itself, on the same window."""
     with Scripted(Window(60, 60)) as server:
         result = program(PUBLISHED_EXAMPLE, server.address, 380)
         calls = len(server.asked)
     print(f"{result['lost']} of 180 lost, {calls} calls, {result['seconds']:.0f} s")
-    # Without what all know together each one finds out for itself, and uses up the window by that.
-    assert result["lost"] > 0
+    assert result["lost"] >= 60
