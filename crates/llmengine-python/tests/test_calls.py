@@ -182,6 +182,7 @@ def test_an_error_tells_all_that_was_tried(client, scripted):
         assert error.attempts[2].waited == pytest.approx(0.03, abs=0.03)
         assert "429" in error.attempts[0].failure
         assert error.gave_up == "no attempts are left"
+        assert str(error).endswith(" (gave up after 3 attempts: no attempts are left)")
 
 
 def test_retries_can_be_switched_off_for_one_call_or_all(client, scripted, monkeypatch):

@@ -172,6 +172,8 @@ def _of_failure(
     line: Any,
 ) -> Union[LLMEngineError, ValueError]:
     """The exception for a call that failed. Called by the native part."""
+    if len(attempts) > 1:
+        message = f"{message} (gave up after {len(attempts)} attempts: {gave_up})"
     error: LLMEngineError
     if kind == "deadline":
         error = DeadlineExceededError(message)
