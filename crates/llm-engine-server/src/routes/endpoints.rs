@@ -24,20 +24,20 @@ enum OrderBy {
 }
 
 impl OrderBy {
-    fn read(word: &str) -> Result<Self, Problem> {
+    fn read(word: &str) -> Result<Self, Vec<Problem>> {
         match word {
             "newest" => Ok(Self::Newest),
             "oldest" => Ok(Self::Oldest),
             "alphabetical" => Ok(Self::Alphabetical),
             _ => {
                 let expected = "'newest', 'oldest' or 'alphabetical'";
-                Err(Problem {
+                Err(vec![Problem {
                     kind: "enum",
                     loc: vec![Loc::Name("query"), Loc::Name("order_by")],
                     msg: format!("Input should be {expected}"),
                     input: word.into(),
                     ctx: Some(json!({ "expected": expected })),
-                })
+                }])
             }
         }
     }
@@ -52,8 +52,8 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>, uri: Uri, headers:
         .transpose()
     {
         Ok(order_by) => order_by,
-        Err(problem) => {
-            let answer = ErrorAnswer::unprocessable(vec![problem]);
+        Err(problems) => {
+            let answer = ErrorAnswer::unprocessable(problems);
             return answer.in_dialect(Dialect::LlmEngine, &new_request_id());
         }
     };
