@@ -103,3 +103,32 @@ def test_a_refusal_says_when_to_come_back(used_up_server, stream):
     assert headers["x-should-retry"] == "true"
     assert raised.value.code == "rate_limited"
     assert "one-an-hour" in raised.value.body["message"]
+
+
+def client_of_v2(server, key="root"):
+    return openai.OpenAI(base_url=f"{server.address}/v2", api_key=key, max_retries=0, timeout=60)
+
+
+def test_v2_answers_whole_and_as_a_stream(server):
+    answer = client_of_v2(server).chat.completions.create(**CHAT)
+    assert answer.model == CHAT["model"]
+    check_usage(answer.usage, CHAT["max_tokens"])
+    options = {"include_usage": True}
+    *chunks, last = client_of_v2(server).chat.completions.create(**CHAT, stream=True, stream_options=options)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == answer.choices[0].message.content
+    check_usage(last.usage, CHAT["max_tokens"])
+    assert client_of_v2(server).completions.create(**COMPLETION).choices[0].text
+
+
+def test_v2_tells_every_problem_and_openai_s_client_shows_the_error(server):
+    with pytest.raises(openai.UnprocessableEntityError) as raised:
+        client_of_v2(server).chat.completions.create(**{**CHAT, "temperature": 3, "n": 0})
+    assert raised.value.param == "temperature"
+    problems = raised.value.response.json()["detail"]
+    assert [problem["loc"] for problem in problems] == [["body", "temperature"], ["body", "n"]]
+
+
+def test_a_model_is_described(server):
+    assert client(server).models.retrieve("smollm2-135m").id == "smollm2-135m"
+    with pytest.raises(openai.NotFoundError):
+        client(server).models.retrieve("no-such-model")

@@ -104,3 +104,21 @@ def test_a_refusal_names_the_policy_to_an_async_caller(used_up_server, published
     llmengine = published_client(used_up_server.address)
     with pytest.raises(llmengine.errors.RateLimitExceededError, match="one-an-hour"):
         asyncio.run(llmengine.Completion.acreate(**QUESTION))
+
+
+def test_there_are_no_fine_tunes(server, published_client):
+    llmengine = published_client(server.address)
+    assert llmengine.FineTune.list().jobs == []
+    for ask in (llmengine.FineTune.get, llmengine.FineTune.get_events, llmengine.FineTune.cancel):
+        with pytest.raises(llmengine.errors.NotFoundError):
+            ask("ft-none")
+
+
+def test_what_needs_a_gpu_cluster_says_so(server, published_client):
+    llmengine = published_client(server.address)
+    with pytest.raises(llmengine.errors.ServerError, match="needs a GPU cluster"):
+        llmengine.Model.download("smollm2-135m")
+    with pytest.raises(llmengine.errors.ServerError, match="needs a GPU cluster"):
+        llmengine.Model.delete("smollm2-135m")
+    with pytest.raises(llmengine.errors.ServerError, match="needs a GPU cluster"):
+        llmengine.FineTune.create(model="smollm2-135m", training_file="file-none")

@@ -11,6 +11,8 @@ pub const ROUTES: &[&str] = &[
     "/v1/llm/completions-stream",
     "/v1/chat/completions",
     "/v1/completions",
+    "/v2/chat/completions",
+    "/v2/completions",
 ];
 
 /// What is known of a request besides what it asks for.

@@ -8,7 +8,7 @@ use llm_engine_gateway::{
     CompleteError, Failure, Fault, Refusal, RefusalCode, UnknownModel, in_units, milliseconds_up,
 };
 use llm_engine_wire::openai::InvalidRequest;
-use llm_engine_wire::validation::Problem;
+use llm_engine_wire::validation::{Loc, Problem};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -89,9 +89,14 @@ impl ErrorAnswer {
             None => "the request is invalid".to_owned(),
         };
         let status = StatusCode::UNPROCESSABLE_ENTITY;
+        let mut answer = Self::new(status, "invalid_request", "invalid_request_error", message);
+        answer.error.param = problems.first().and_then(|problem| match problem.loc.get(1) {
+            Some(Loc::Name(name)) => Some((*name).to_owned()),
+            Some(Loc::Index(_)) | None => None,
+        });
         Self {
             problems: Some(problems),
-            ..Self::new(status, "invalid_request", "invalid_request_error", message)
+            ..answer
         }
     }
 
@@ -142,10 +147,10 @@ impl ErrorAnswer {
     }
 
     /// The caller's mistake, or its will, that no retry mends.
-    fn permanent(status: StatusCode, code: &str, message: &str) -> Self {
+    fn permanent(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
         Self {
             should_retry: Some(false),
-            ..Self::new(status, code, "invalid_request_error", message.to_owned())
+            ..Self::new(status, code, "invalid_request_error", message.into())
         }
     }
 
@@ -155,6 +160,11 @@ impl ErrorAnswer {
 
     pub(crate) fn message(&self) -> &str {
         &self.error.message
+    }
+
+    /// What no server of this kind does, however often it is asked.
+    pub(crate) fn not_implemented(message: String) -> Self {
+        Self::permanent(StatusCode::NOT_IMPLEMENTED, "not_implemented", message)
     }
 
     /// What LLM Engine's routes say of any failure behind them; the log says which one it was.

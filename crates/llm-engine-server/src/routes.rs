@@ -1,20 +1,23 @@
 //! One file per group of routes.
 
+mod cluster;
 mod endpoints;
+mod fine_tunes;
 mod health;
 mod limits;
 mod openai;
 mod rate_limits;
 mod requests;
 mod v1;
+mod v2;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 
 use crate::App;
 use crate::error_answer::{Dialect, ErrorAnswer, method_not_allowed, not_found};
@@ -44,7 +47,18 @@ pub(crate) fn router(app: App) -> Router {
             "/v1/completions",
             generating(Dialect::OpenAi, openai::completions),
         )
+        .route("/v1/llm/fine-tunes", get(fine_tunes::list))
+        .route("/v1/llm/fine-tunes/{id}", get(fine_tunes::unknown))
+        .route("/v1/llm/fine-tunes/{id}/events", get(fine_tunes::unknown))
+        .route("/v1/llm/fine-tunes/{id}/cancel", put(fine_tunes::unknown))
+        .merge(cluster::router())
         .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*id}", get(openai::model))
+        .route(
+            "/v2/chat/completions",
+            generating(Dialect::LlmEngine, v2::chat_completions),
+        )
+        .route("/v2/completions", generating(Dialect::LlmEngine, v2::completions))
         .route("/v1/limits", get(limits::list))
         .route("/v1/limits/explain/{request_id}", get(limits::explain))
         .route("/v1/requests/{idempotency_key}", delete(requests::cancel))
@@ -115,4 +129,11 @@ pub(crate) async fn read_body(body: Body) -> Result<Bytes, ErrorAnswer> {
 
 fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(CONTENT_TYPE)?.to_str().ok()
+}
+
+/// The first query parameter of that name.
+fn parameter(uri: &Uri, name: &str) -> Option<String> {
+    let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
+    let mut named = parameters.into_iter().filter(|(found, _)| found == name);
+    named.next().map(|(_, value)| value)
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`openai`]: OpenAI's chat completions and completions, as callers send them and as deployments answer them
 //! - [`v1`]: LLM Engine's own first API, checked the way its public servers check it
+//! - [`v2`]: LLM Engine's second API, which is OpenAI's with the checks of the first
 //! - [`translate`]: from `v1` to OpenAI's dialect and back
 //! - [`validation`]: the 422 answer: one problem per field, in FastAPI's form
 //! - [`sse`]: server-sent events, written and read incrementally
@@ -13,5 +14,6 @@ pub mod openai;
 pub mod sse;
 pub mod translate;
 pub mod v1;
+pub mod v2;
 pub mod validation;
 pub mod worker;

@@ -50,7 +50,7 @@ impl Exchange {
     /// Begins to answer with a stream.
     #[must_use]
     pub fn stream(self) -> EventStream {
-        let chat = self.path.ends_with("/chat/completions");
+        let chat = self.is_chat();
         let (pieces, receiver) = mpsc::unbounded_channel();
         let body = Body::from_stream(stream::unfold(receiver, |mut receiver| async move {
             Some((receiver.recv().await?, receiver))
@@ -73,6 +73,30 @@ impl Exchange {
         stream.usage(prompt_tokens, words.len() as u64);
         stream.done();
     }
+
+    /// The same, but whole if no stream was asked for.
+    pub fn answer_as_asked(self, prompt_tokens: u64, words: &[&str]) {
+        if self.body["stream"] == true {
+            return self.answer_words(prompt_tokens, words);
+        }
+        let mut choice = json!({ "index": 0, "finish_reason": "stop", "logprobs": null });
+        let object = if self.is_chat() {
+            choice["message"] = json!({ "role": "assistant", "content": words.concat() });
+            "chat.completion"
+        } else {
+            choice["text"] = words.concat().into();
+            "text_completion"
+        };
+        let answer = json!({
+            "id": "up-1", "object": object, "created": 1, "model": "upstream", "choices": [choice],
+            "usage": usage(prompt_tokens, words.len() as u64),
+        });
+        self.answer(200, &[], answer);
+    }
+
+    fn is_chat(&self) -> bool {
+        self.path.ends_with("/chat/completions")
+    }
 }
 
 impl EventStream {
@@ -88,10 +112,7 @@ impl EventStream {
 
     /// The chunk that carries the usage.
     pub fn usage(&self, prompt_tokens: u64, completion_tokens: u64) {
-        let total_tokens = prompt_tokens + completion_tokens;
-        let usage = json!({
-            "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total_tokens,
-        });
+        let usage = usage(prompt_tokens, completion_tokens);
         self.event(
             &json!({ "id": "up-1", "created": 1, "model": "upstream", "choices": [], "usage": usage }),
         );
@@ -131,6 +152,13 @@ impl EventStream {
         }
         self.event(&json!({ "id": "up-1", "created": 1, "model": "upstream", "choices": [choice] }));
     }
+}
+
+fn usage(prompt_tokens: u64, completion_tokens: u64) -> Value {
+    let total_tokens = prompt_tokens + completion_tokens;
+    json!({
+        "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": total_tokens,
+    })
 }
 
 /// A body that breaks off before its first byte.

@@ -3,50 +3,71 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::{Gateway, Route, RouteStatus};
 use llm_engine_wire::v1::{Endpoint, EndpointList, EndpointStatus};
-use serde::Deserialize;
+use llm_engine_wire::validation::{Loc, Problem};
+use serde_json::json;
 
-use super::new_request_id;
+use super::{new_request_id, parameter};
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 
-#[derive(Debug, Deserialize)]
-pub(super) struct ListParameters {
-    name: Option<String>,
-    order_by: Option<OrderBy>,
-}
-
 /// The configuration does not say when a model was made, so `oldest` and `newest` are its order, and the reverse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OrderBy {
     Newest,
     Oldest,
     Alphabetical,
 }
 
-pub(super) async fn list(
-    State(gateway): State<Arc<Gateway>>,
-    Query(parameters): Query<ListParameters>,
-    headers: HeaderMap,
-) -> Response {
+impl OrderBy {
+    fn read(word: &str) -> Result<Self, Vec<Problem>> {
+        match word {
+            "newest" => Ok(Self::Newest),
+            "oldest" => Ok(Self::Oldest),
+            "alphabetical" => Ok(Self::Alphabetical),
+            _ => {
+                let expected = "'newest', 'oldest' or 'alphabetical'";
+                Err(vec![Problem {
+                    kind: "enum",
+                    loc: vec![Loc::Name("query"), Loc::Name("order_by")],
+                    msg: format!("Input should be {expected}"),
+                    input: word.into(),
+                    ctx: Some(json!({ "expected": expected })),
+                }])
+            }
+        }
+    }
+}
+
+pub(super) async fn list(State(gateway): State<Arc<Gateway>>, uri: Uri, headers: HeaderMap) -> Response {
     if let Err(unauthorized) = authorize(&gateway, &headers) {
         return ErrorAnswer::from(unauthorized).in_dialect(Dialect::LlmEngine, &new_request_id());
     }
+    let order_by = match parameter(&uri, "order_by")
+        .map(|word| OrderBy::read(&word))
+        .transpose()
+    {
+        Ok(order_by) => order_by,
+        Err(problems) => {
+            let answer = ErrorAnswer::unprocessable(problems);
+            return answer.in_dialect(Dialect::LlmEngine, &new_request_id());
+        }
+    };
+    let wanted = parameter(&uri, "name");
     let mut model_endpoints = Vec::new();
     for route in gateway.routes() {
         let status = status(route).await;
         for name in std::iter::once(&route.name).chain(&route.aliases) {
-            if parameters.name.as_ref().is_none_or(|wanted| wanted == name) {
+            if wanted.as_ref().is_none_or(|wanted| wanted == name) {
                 model_endpoints.push(endpoint(name, route, status));
             }
         }
     }
-    match parameters.order_by {
+    match order_by {
         Some(OrderBy::Newest) => model_endpoints.reverse(),
         Some(OrderBy::Alphabetical) => model_endpoints.sort_by(|a, b| a.name.cmp(&b.name)),
         Some(OrderBy::Oldest) | None => {}

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Request as HttpRequest, State};
+use axum::extract::{Path, Request as HttpRequest, State};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use llm_engine_gateway::{AnswerBody, CompleteError, Gateway, ROUTES};
+use llm_engine_gateway::{AnswerBody, Caller, CompleteError, Gateway, ROUTES};
 use llm_engine_wire::openai::{Kind, Model, ModelList, Request};
 
 use serde_json::Value;
@@ -35,21 +36,43 @@ pub(super) async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderM
                 .routes()
                 .iter()
                 .flat_map(|route| std::iter::once(&route.name).chain(&route.aliases));
-            let model = |name: &String| Model {
-                id: name.clone(),
-                object: "model".to_owned(),
-                created: 0,
-                owned_by: "llm-engine".to_owned(),
-            };
             Json(ModelList {
                 object: "list".to_owned(),
-                data: names.map(model).collect(),
+                data: names.map(|name| described(name)).collect(),
             })
             .into_response()
         }
         Err(unauthorized) => ErrorAnswer::from(unauthorized).in_dialect(Dialect::OpenAi, &request_id),
     };
     named(response, &request_id)
+}
+
+/// The name may have slashes in it.
+pub(super) async fn model(
+    State(gateway): State<Arc<Gateway>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let request_id = new_request_id();
+    let found = match authorize(&gateway, &headers) {
+        Ok(_) => gateway.resolve(&name).map_err(ErrorAnswer::from),
+        Err(unauthorized) => Err(unauthorized.into()),
+    };
+    let response = match found {
+        Ok(_) => Json(described(&name)).into_response(),
+        Err(error) => error.in_dialect(Dialect::OpenAi, &request_id),
+    };
+    named(response, &request_id)
+}
+
+/// The configuration does not say since when there is a model.
+fn described(name: &str) -> Model {
+    Model {
+        id: name.to_owned(),
+        object: "model".to_owned(),
+        created: 0,
+        owned_by: "llm-engine".to_owned(),
+    }
 }
 
 async fn complete(app: &App, kind: Kind, request: HttpRequest) -> Response {
@@ -73,27 +96,63 @@ async fn answer(
     let bytes = read_body(body).await?;
     let request = Request::parse(kind, &bytes)?;
     request.check_stop_count()?;
-    let route = gateway.resolve(&request.model)?;
-    let user = request.field("user").and_then(Value::as_str);
-    let name = (path(kind), request_id);
-    let arrival = arrival(&parts, &bytes, user, name, &app.trusted_proxies);
-    let answer = gateway.complete(&caller, &route, &request, &arrival).await;
-    let response = match answer {
-        Ok(AnswerBody::Stream(answer)) if request.stream => {
-            Ok(event_stream::respond(*answer, Form::OpenAi, request_id))
-        }
-        Ok(AnswerBody::Stream(answer)) => answer
-            .collect()
-            .await
-            .map(|answer| Json(answer).into_response())
-            .map_err(CompleteError::Failed),
-        Ok(AnswerBody::Whole(answer)) => Ok(Json(answer).into_response()),
-        Err(error) => Err(error),
+    let asked = Asked {
+        caller,
+        request,
+        parts: &parts,
+        bytes: &bytes,
+        path: path(kind),
+        request_id,
+        dialect: Dialect::OpenAi,
     };
-    let mut response =
-        response.unwrap_or_else(|error| ErrorAnswer::from(error).in_dialect(Dialect::OpenAi, request_id));
-    rate_limit_headers::add(response.headers_mut(), &gateway.levels(&caller, &route, &arrival));
-    Ok(response)
+    asked.answer(app).await
+}
+
+/// A request that has been read and checked, on whichever route of OpenAI's shapes.
+pub(super) struct Asked<'a> {
+    pub(super) caller: Caller,
+    pub(super) request: Request,
+    pub(super) parts: &'a Parts,
+    pub(super) bytes: &'a [u8],
+    /// The route, as policies name it.
+    pub(super) path: &'static str,
+    pub(super) request_id: &'a str,
+    /// In which refusals are written.
+    pub(super) dialect: Dialect,
+}
+
+impl Asked<'_> {
+    /// Has it answered by its model, as a stream or whole.
+    pub(super) async fn answer(self, app: &App) -> Result<Response, ErrorAnswer> {
+        let Self {
+            caller,
+            request,
+            request_id,
+            ..
+        } = self;
+        let gateway = &app.gateway;
+        let route = gateway.resolve(&request.model)?;
+        let user = request.field("user").and_then(Value::as_str);
+        let name = (self.path, request_id);
+        let arrival = arrival(self.parts, self.bytes, user, name, &app.trusted_proxies);
+        let answer = gateway.complete(&caller, &route, &request, &arrival).await;
+        let response = match answer {
+            Ok(AnswerBody::Stream(answer)) if request.stream => {
+                Ok(event_stream::respond(*answer, Form::OpenAi, request_id))
+            }
+            Ok(AnswerBody::Stream(answer)) => answer
+                .collect()
+                .await
+                .map(|answer| Json(answer).into_response())
+                .map_err(CompleteError::Failed),
+            Ok(AnswerBody::Whole(answer)) => Ok(Json(answer).into_response()),
+            Err(error) => Err(error),
+        };
+        let refuse = |error| ErrorAnswer::from(error).in_dialect(self.dialect, request_id);
+        let mut response = response.unwrap_or_else(refuse);
+        rate_limit_headers::add(response.headers_mut(), &gateway.levels(&caller, &route, &arrival));
+        Ok(response)
+    }
 }
 
 fn path(kind: Kind) -> &'static str {

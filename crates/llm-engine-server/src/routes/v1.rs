@@ -2,14 +2,14 @@
 //! every other problem of the request, then whether there is such a model.
 
 use axum::Json;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::{AnswerBody, AnswerStream, CompleteError, Failure, Fault, ROUTES};
 use llm_engine_wire::translate::{to_openai, to_sync_response};
 use llm_engine_wire::v1::{CompletionRequest, RequestError};
 use llm_engine_wire::validation::Body;
 
-use super::{content_type, named, new_request_id, read_body};
+use super::{content_type, named, new_request_id, parameter, read_body};
 use crate::App;
 use crate::arrival::arrival;
 use crate::authorization::authorize;
@@ -80,14 +80,7 @@ async fn answer(
     let body = Body::read(content_type(&parts.headers), &bytes);
     let body = body.map_err(|problem| ErrorAnswer::unprocessable(vec![*problem]))?;
     let caller = authorize(gateway, &parts.headers)?;
-    let model = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
-        .ok()
-        .and_then(|Query(parameters)| {
-            parameters
-                .into_iter()
-                .find(|(name, _)| name == "model_endpoint_name")
-                .map(|(_, value)| value)
-        });
+    let model = parameter(&parts.uri, "model_endpoint_name");
     let request = CompletionRequest::read(model.as_deref(), &body).map_err(|error| match error {
         RequestError::Invalid(problems) => ErrorAnswer::unprocessable(problems),
         RequestError::Refused(message) => ErrorAnswer::bad_request("invalid_request", message.to_owned()),

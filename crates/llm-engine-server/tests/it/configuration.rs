@@ -130,7 +130,7 @@ fn each_mistake_is_told_with_its_line() {
         (
             policy("concurrency = 1\nmatch = { route = '/v1' }"),
             "llm-engine.toml:6: route is '/v1'; it must be one of /v1/llm/completions-sync, \
-             /v1/llm/completions-stream, /v1/chat/completions, /v1/completions",
+             /v1/llm/completions-stream, /v1/chat/completions, /v1/completions, /v2/chat/completions, /v2/completions",
         ),
         (
             policy("concurrency = 1\nmatch = { planet = 'x' }"),

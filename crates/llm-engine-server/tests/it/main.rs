@@ -3,6 +3,7 @@
 
 mod bookings;
 mod budgets;
+mod cluster;
 mod configuration;
 mod cut_connections;
 mod draining;
@@ -21,4 +22,5 @@ mod rate_limits_page;
 mod reloading;
 mod trust;
 mod v1;
+mod v2;
 mod waiting;

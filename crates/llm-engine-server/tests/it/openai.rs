@@ -140,3 +140,24 @@ async fn models_are_listed_with_their_aliases() {
     let refused = server.send("GET", "/v1/models", &[], None).await;
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
 }
+
+#[tokio::test]
+async fn a_model_is_described_under_each_of_its_names() {
+    let upstream = Upstream::answering(|exchange| exchange.answer_words(1, &["a"])).await;
+    let server = Server::start(&upstream, "aliases = ['org/m-7b']").await;
+    for (name, target) in [
+        ("m", "/v1/models/m"),
+        ("org/m-7b", "/v1/models/org/m-7b"),
+        ("org/m-7b", "/v1/models/org%2Fm-7b"),
+    ] {
+        let model = server.get(target).await;
+        assert_eq!(model.status, StatusCode::OK, "{target}");
+        let expected = json!({ "id": name, "object": "model", "created": 0, "owned_by": "llm-engine" });
+        assert_eq!(model.json(), expected);
+    }
+    let unknown = server.get("/v1/models/nope").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    assert_eq!(unknown.json()["error"]["code"], "model_not_found");
+    let refused = server.send("GET", "/v1/models/m", &[], None).await;
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+}

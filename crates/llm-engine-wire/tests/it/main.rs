@@ -11,4 +11,5 @@ mod sse;
 mod translate;
 mod upstream_body;
 mod v1_request;
+mod v2_request;
 mod wire_forms;

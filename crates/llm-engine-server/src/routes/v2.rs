@@ -1,0 +1,66 @@
+//! LLM Engine's second API: what is asked and answered is OpenAI's, how it is checked and refused is LLM Engine's. The order
+//! of the checks is that of v1.
+
+use axum::extract::{Request as HttpRequest, State};
+use axum::response::Response;
+use llm_engine_gateway::ROUTES;
+use llm_engine_wire::openai::Kind;
+use llm_engine_wire::v2::{self, RequestError};
+use llm_engine_wire::validation::Body;
+
+use super::openai::Asked;
+use super::{content_type, named, new_request_id, read_body};
+use crate::App;
+use crate::authorization::authorize;
+use crate::error_answer::{Dialect, ErrorAnswer};
+
+pub(super) async fn chat_completions(State(app): State<App>, request: HttpRequest) -> Response {
+    complete(&app, Kind::Chat, request).await
+}
+
+pub(super) async fn completions(State(app): State<App>, request: HttpRequest) -> Response {
+    complete(&app, Kind::Completion, request).await
+}
+
+async fn complete(app: &App, kind: Kind, request: HttpRequest) -> Response {
+    let request_id = new_request_id();
+    let response = match answer(app, kind, request, &request_id).await {
+        Ok(response) => response,
+        Err(error) => error.in_dialect(Dialect::LlmEngine, &request_id),
+    };
+    named(response, &request_id)
+}
+
+async fn answer(
+    app: &App,
+    kind: Kind,
+    request: HttpRequest,
+    request_id: &str,
+) -> Result<Response, ErrorAnswer> {
+    let (parts, body) = request.into_parts();
+    let bytes = read_body(body).await?;
+    let body = Body::read(content_type(&parts.headers), &bytes);
+    let body = body.map_err(|problem| ErrorAnswer::unprocessable(vec![*problem]))?;
+    let caller = authorize(&app.gateway, &parts.headers)?;
+    let request = v2::read(kind, &body).map_err(|error| match error {
+        RequestError::Invalid(problems) => ErrorAnswer::unprocessable(problems),
+        RequestError::Refused(invalid) => invalid.into(),
+    })?;
+    let asked = Asked {
+        caller,
+        request,
+        parts: &parts,
+        bytes: &bytes,
+        path: path(kind),
+        request_id,
+        dialect: Dialect::LlmEngine,
+    };
+    asked.answer(app).await
+}
+
+fn path(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Chat => ROUTES[4],
+        Kind::Completion => ROUTES[5],
+    }
+}
