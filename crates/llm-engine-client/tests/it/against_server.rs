@@ -36,7 +36,8 @@ async fn served(policies: &str) -> Client {
     };
     let listener = TcpListener::bind(config.listen).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let app = App::new(Arc::new(Gateway::start(setup).unwrap()), config.trusted_proxies);
+    let gateway = Arc::new(Gateway::start(setup).unwrap());
+    let app = App::new(gateway, config.trusted_proxies, config.replay);
     tokio::spawn(serve(listener, app, std::future::pending()));
     Client::new(url, "k").unwrap()
 }

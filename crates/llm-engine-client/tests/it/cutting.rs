@@ -95,10 +95,8 @@ fn check(heads: &Heads, attempts: usize) -> Result<(), TestCaseError> {
     let heads: Vec<&String> = heads.iter().filter(|head| head.starts_with("post")).collect();
     prop_assert_eq!(heads.len(), attempts);
     for (index, head) in heads.iter().enumerate() {
-        prop_assert_eq!(
-            value(head, "x-llm-engine-attempt"),
-            Some((index + 1).to_string().as_str())
-        );
+        let number = (index + 1).to_string();
+        prop_assert_eq!(value(head, "x-llm-engine-attempt"), Some(&*number));
         prop_assert_eq!(value(head, "idempotency-key"), value(heads[0], "idempotency-key"));
     }
     Ok(())
@@ -123,7 +121,8 @@ proptest! {
             let attempts = cuts.len() + 1;
             let (url, heads) = cutting(whole_answer(), cuts).await;
             let answer = client(&url).call(chat_call()).await.unwrap();
-            prop_assert_eq!(&answer.body[..], chat_answer("hello").to_string().as_bytes());
+            let whole = chat_answer("hello").to_string();
+            prop_assert_eq!(&answer.body[..], whole.as_bytes());
             prop_assert_eq!(answer.attempts(), attempts);
             check(&heads, attempts)
         })?;
