@@ -26,7 +26,9 @@ pub(crate) enum Meaning {
 struct Event {
     #[serde(default)]
     error: Value,
-    output: Option<Option<Output>>,
+    output: Option<Output>,
+    /// Every frame of LLM Engine's own dialect has one, also where the output is null.
+    request_id: Option<IgnoredAny>,
     choices: Option<Vec<Choice>>,
 }
 
@@ -57,11 +59,10 @@ impl Meaning {
             return Self::Failure(Box::new(failure(&event.error)));
         }
         let is_empty = match (&event.output, &event.choices) {
-            (Some(Some(output)), _) if output.finished => return Self::Last,
-            (Some(Some(output)), _) => output.text.is_empty(),
-            (_, Some(choices)) => choices.iter().all(Choice::is_empty),
-            (Some(None), None) => true,
-            (None, None) => false,
+            (Some(output), _) if output.finished => return Self::Last,
+            (Some(output), _) => output.text.is_empty(),
+            (None, Some(choices)) => choices.iter().all(Choice::is_empty),
+            (None, None) => event.request_id.is_some(),
         };
         if is_empty { Self::Empty } else { Self::Text }
     }

@@ -84,6 +84,19 @@ impl Failed {
         Self::new(ErrorKind::Deadline, message, Judgement::Transient)
     }
 
+    /// No call leaves for longer than this one has time.
+    pub(crate) fn held(held: Duration) -> Self {
+        let message = format!(
+            "all calls to this model are held for another {:.1} s, as the server has asked: longer than this one may take",
+            held.as_secs_f64()
+        );
+        Self {
+            retry_after: Some(held),
+            was_sent: false,
+            ..Self::new(ErrorKind::Deadline, message, Judgement::Transient)
+        }
+    }
+
     /// A stream that ended before its first text.
     pub(crate) fn ended_early() -> Self {
         Self::new(

@@ -52,24 +52,39 @@ impl Line {
         self.state().gate.held_until().saturating_sub(now)
     }
 
-    /// Waits until it is the caller's turn.
+    /// Waits until it is the caller's turn; at once, says for how long nobody leaves if that is longer than the caller has.
     ///
-    /// Who would have to wait for longer than its patience leaves at once: the server then says itself for how long, and the call
-    /// fails with that, instead of standing here until its time is over and knowing nothing.
-    pub(crate) async fn leave(self: &Arc<Self>, patience: Duration) -> Pass {
-        if self.held_for() > patience {
-            return self.leave_booked();
+    /// If the server has asked for more than `longest_wait`, whoever comes may ask it again: by then it may think otherwise,
+    /// and if it does not, the call fails with what it says.
+    pub(crate) async fn leave(
+        self: &Arc<Self>,
+        deadline: Option<Duration>,
+        longest_wait: Duration,
+    ) -> Result<Pass, Duration> {
+        let is_late = |now: Duration, at: Duration| {
+            let held = at.saturating_sub(now);
+            (held <= longest_wait && deadline.is_some_and(|deadline| at >= deadline)).then_some(held)
+        };
+        let now = self.now();
+        if let Some(held) = is_late(now, now + self.held_for()) {
+            return Err(held);
+        }
+        if self.held_for() > longest_wait {
+            return Ok(self.leave_booked());
         }
         let _head = self.head.lock().await;
         loop {
             let now = self.now();
             let leave = self.state().gate.ask(now);
             match leave {
-                Leave::Now(departure) => return self.pass(departure),
+                Leave::Now(departure) => return Ok(self.pass(departure)),
                 // A verdict that came in between has left its notice.
                 Leave::AfterVerdict => self.verdict.notified().await,
-                Leave::At(at) if at.saturating_sub(now) > patience => return self.leave_booked(),
+                Leave::At(at) if at.saturating_sub(now) > longest_wait => return Ok(self.leave_booked()),
                 Leave::At(at) => {
+                    if let Some(held) = is_late(now, at) {
+                        return Err(held);
+                    }
                     tokio::select! {
                         () = sleep_until(self.epoch + at) => {}
                         () = self.verdict.notified() => {}

@@ -47,6 +47,8 @@ enum Ended {
     Failed(Failed),
     /// The time was over, while it ran or while it still stood in line.
     Late,
+    /// Nobody leaves for so long, which is longer than there is time.
+    Held(Duration),
 }
 
 impl Run {
@@ -96,6 +98,9 @@ impl Run {
             let failed = match ended {
                 Ok(read) => return Ok((read, self)),
                 Err(Ended::Failed(failed)) => failed,
+                Err(Ended::Held(held)) => {
+                    return Err(self.give_up(Failed::held(held), Reason::Deadline));
+                }
                 Err(Ended::Late) => {
                     let failed = Failed::deadline(self.timeout);
                     // Not if it never left the line.
@@ -137,19 +142,18 @@ impl Run {
         self.timeout
     }
 
-    /// Not so long that no time would be left for the attempt.
-    fn patience(&self) -> Duration {
-        let left = self
-            .deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        left.map_or(self.longest_wait, |left| left.min(self.longest_wait))
-    }
-
     async fn attempt<R: Read>(&mut self) -> Result<R::Output, Ended> {
         let pass = match (&self.call.model, std::mem::take(&mut self.is_booked)) {
             (None, _) => None,
             (Some(_), true) => Some(self.line.leave_booked()),
-            (Some(_), false) => Some(self.line.leave(self.patience()).await),
+            (Some(_), false) => {
+                let left = self
+                    .deadline
+                    .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                let deadline = left.map(|left| self.line.now().saturating_add(left));
+                let leave = self.line.leave(deadline, self.longest_wait);
+                Some(leave.await.map_err(Ended::Held)?)
+            }
         };
         self.attempts.begin(self.line.now());
         self.was_armed = std::mem::replace(&mut self.cancel.is_armed, self.call.generates());

@@ -116,10 +116,10 @@ async fn a_call_that_never_left_the_line_made_no_attempt() {
     refuse(server.next().await, 30_000, true);
     settle.settle().await;
     let second = tokio::spawn(async move { client.call(chat_call().timeout(Duration::from_secs(3))).await });
-    settle.settle().await;
-    advance(Duration::from_secs(3)).await;
+    // At once, and not when its time is over.
     let error = second.await.unwrap().unwrap_err();
     assert_eq!((error.kind(), error.attempts().len()), (ErrorKind::Deadline, 0));
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(30)));
     assert!(server.arrived().is_none());
     first.abort();
 }
