@@ -3,8 +3,8 @@
 pub(crate) mod complete;
 pub(crate) mod explain;
 pub(crate) mod fetch_model;
-mod http;
 pub(crate) mod serve;
+mod server;
 pub(crate) mod simulate;
 mod summary;
 pub(crate) mod worker;

@@ -1,15 +1,12 @@
 use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::{Request, Response};
-use llm_engine_wire::sse::Decoder;
+use llm_engine_client::{Backoff, Call, Client, Retry, Stop, Waiting};
 use llm_engine_wire::v1::Frame;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Usage, http};
+use super::server;
 
 /// What `complete` takes.
 #[derive(Debug, clap::Args)]
@@ -32,6 +29,9 @@ pub(crate) struct Arguments {
     /// 0 (always the likeliest token) to 1.
     #[arg(long, default_value_t = 0.2)]
     temperature: f64,
+    /// How often to try again when the server refuses or fails.
+    #[arg(long, default_value_t = 5)]
+    max_retries: u32,
     /// Print the whole answer as JSON instead of its text as it comes.
     #[arg(long)]
     json: bool,
@@ -43,7 +43,7 @@ Examples:
   llm-engine complete --json --max-new-tokens 20 \"Hello\"
   echo \"Summarise: …\" | llm-engine complete -";
 
-/// Asks and prints.
+/// Asks and prints. A call that is interrupted is cancelled at the server as well.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let prompt = match arguments.prompt.as_str() {
         "-" => {
@@ -55,81 +55,82 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         prompt => prompt.to_owned(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let response = ask(arguments, &prompt).await?;
-        if !response.status().is_success() {
-            return Err(http::refused(response).await);
-        }
-        if arguments.json {
-            print_json(response).await
-        } else {
-            print_text(response).await
-        }
+    let client = server::client(&arguments.url, &arguments.key)?;
+    server::block_on(async {
+        let done = tokio::select! {
+            done = ask(&client, arguments, &prompt) => done,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                Err(anyhow::anyhow!("interrupted"))
+            }
+        };
+        client.cancelled().await;
+        done
     })
 }
 
-async fn ask(arguments: &Arguments, prompt: &str) -> anyhow::Result<Response<Incoming>> {
+async fn ask(client: &Client, arguments: &Arguments, prompt: &str) -> anyhow::Result<()> {
     let Arguments {
-        url,
-        key,
         model,
         max_new_tokens,
         temperature,
+        max_retries,
         json,
         ..
     } = arguments;
-    let base = url.trim_end_matches('/');
     let route = if *json {
         "completions-sync"
     } else {
         "completions-stream"
     };
-    let name: String = http::percent_encoded(model);
     let body = json!({ "prompt": prompt, "max_new_tokens": max_new_tokens, "temperature": temperature });
-    let request = Request::post(format!("{base}/v1/llm/{route}?model_endpoint_name={name}"))
-        .header("authorization", format!("Bearer {key}"))
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body.to_string())))
-        .map_err(|error| Usage(format!("--url {url}: {error}")))?;
-    http::send(request, base).await
+    let call = Call::post(format!("/v1/llm/{route}"), body.to_string())
+        .query("model_endpoint_name", model)
+        .model(model)
+        .retry(Retry::new(
+            Backoff::default(),
+            Stop::after_attempts(max_retries.saturating_add(1)),
+        ))
+        .on_wait(Arc::new(announce));
+    if *json {
+        print_json(client, call).await
+    } else {
+        print_text(client, call).await
+    }
+}
+
+/// What takes so long.
+fn announce(waiting: &Waiting<'_>) {
+    let seconds = waiting.wait.as_secs_f64();
+    match waiting.policy {
+        Some(policy) => eprintln!("limited by policy {policy}, next try in {seconds:.1} s"),
+        None => eprintln!("{}, next try in {seconds:.1} s", waiting.message),
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the answer is what the command is for")]
-async fn print_json(response: Response<Incoming>) -> anyhow::Result<()> {
-    let answer = http::body(response).await?;
+async fn print_json(client: &Client, call: Call) -> anyhow::Result<()> {
+    let answer = client.call(call).await.map_err(server::failed)?;
+    let answer: Value = serde_json::from_slice(&answer.body).context("the answer is no JSON")?;
     println!("{}", serde_json::to_string_pretty(&answer)?);
     Ok(())
 }
 
-async fn print_text(response: Response<Incoming>) -> anyhow::Result<()> {
-    let mut body = response.into_body();
-    let mut decoder = Decoder::default();
+async fn print_text(client: &Client, call: Call) -> anyhow::Result<()> {
+    let mut events = client.stream(call).await.map_err(server::failed)?;
     let mut output = std::io::stdout().lock();
-    loop {
-        while let Some(event) = decoder.next_event()? {
-            let frame: Frame =
-                serde_json::from_slice(&event).context("an event of the answer is no frame")?;
-            if let Some(error) = frame.error {
-                bail!("{} {}", error.status_code, error.content.error);
+    while let Some(event) = events.next().await {
+        let event = event.map_err(server::failed)?;
+        let frame: Frame = serde_json::from_slice(&event).context("an event of the answer is no frame")?;
+        let Some(added) = frame.output else { continue };
+        output.write_all(added.text.as_bytes())?;
+        output.flush()?;
+        if added.finished {
+            if output.is_terminal() {
+                output.write_all(b"\n")?;
             }
-            let Some(added) = frame.output else { continue };
-            output.write_all(added.text.as_bytes())?;
-            output.flush()?;
-            if added.finished {
-                if output.is_terminal() {
-                    output.write_all(b"\n")?;
-                }
-                return Ok(());
-            }
-        }
-        let Some(frame) = body.frame().await else {
-            bail!("the answer broke off")
-        };
-        if let Ok(bytes) = frame.context("the answer broke off")?.into_data() {
-            decoder.push(&bytes);
+            return Ok(());
         }
     }
+    bail!("the answer broke off")
 }

@@ -1,8 +1,8 @@
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::Request;
+use anyhow::Context as _;
+use llm_engine_client::Call;
+use serde_json::Value;
 
-use super::{Usage, http};
+use super::server;
 
 /// What `explain` takes.
 #[derive(Debug, clap::Args)]
@@ -35,25 +35,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         key,
         json,
     } = arguments;
-    let base = url.trim_end_matches('/');
-    let request = Request::get(format!(
-        "{base}/v1/limits/explain/{}",
-        http::percent_encoded(request_id)
-    ))
-    .header("authorization", format!("Bearer {key}"))
-    .body(Full::new(Bytes::new()))
-    .map_err(|error| Usage(format!("--url {url}: {error}")))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let explanation = runtime.block_on(async {
-        let response = http::send(request, base).await?;
-        if response.status().is_success() {
-            http::body(response).await
-        } else {
-            Err(http::refused(response).await)
-        }
-    })?;
+    let client = server::client(url, key)?;
+    let path = format!("/v1/limits/explain/{}", server::percent_encoded(request_id));
+    let answer = server::block_on(async { client.call(Call::get(path)).await.map_err(server::failed) })?;
+    let explanation: Value = serde_json::from_slice(&answer.body).context("the answer is no JSON")?;
     match explanation["explanation"].as_str() {
         Some(words) if !json => print!("{words}"),
         _ => println!("{}", serde_json::to_string_pretty(&explanation)?),

@@ -22,6 +22,7 @@ mod server;
 mod simulate;
 mod until;
 mod upstream;
+mod waits;
 
 #[cfg(feature = "worker")]
 mod answers;

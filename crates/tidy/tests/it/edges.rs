@@ -18,6 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "llm-engine",
         &[
+            "llm-engine-client",
             "llm-engine-gateway",
             "llm-engine-server",
             "llm-engine-wire",

@@ -1,0 +1,39 @@
+//! Asking a server.
+
+use llm_engine_client::{Client, Error};
+
+use super::Usage;
+
+/// A client of the server at this address.
+pub(super) fn client(url: &str, key: &str) -> anyhow::Result<Client> {
+    Client::new(url, key).map_err(|error| Usage(format!("--url or --key: {error}")).into())
+}
+
+/// Why there is no answer, in the server's own words if there are any.
+pub(super) fn failed(error: Error) -> anyhow::Error {
+    match error.status() {
+        Some(status) => anyhow::anyhow!("{status} {error}"),
+        None => error.into(),
+    }
+}
+
+pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(work)
+}
+
+/// A name as a part of a URL.
+pub(super) fn percent_encoded(name: &str) -> String {
+    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    name.bytes()
+        .map(|byte| {
+            if safe(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
+}
