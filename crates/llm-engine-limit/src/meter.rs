@@ -90,10 +90,8 @@ impl Meter {
     pub(crate) fn step(&self, bucket: Bucket, now: Time, amounts: &Amounts) -> Option<Step> {
         let asked = amounts.of(self.unit);
         let step = self.forced_step(bucket, now, amounts);
-        if asked > self.burst || (step.after > self.burst_ticks && asked > 0) {
-            return None;
-        }
-        Some(step)
+        let is_there = step.after <= self.burst_ticks && asked <= self.burst;
+        (is_there || asked == 0).then_some(step)
     }
 
     /// The step by which the bucket gives the amount, which is at most the burst, whether it is there or not.
