@@ -37,7 +37,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     } = arguments;
     let client = server::client(url, key)?;
     let path = format!("/v1/limits/explain/{}", server::percent_encoded(request_id));
-    let answer = server::block_on(async { client.call(Call::get(path)).await.map_err(server::failed) })?;
+    let call = Call::get(path).max_attempts(1);
+    let answer = server::block_on(async { client.call(call).await.map_err(server::failed) })?;
     let explanation: Value = serde_json::from_slice(&answer.body).context("the answer is no JSON")?;
     match explanation["explanation"].as_str() {
         Some(words) if !json => print!("{words}"),

@@ -11,9 +11,12 @@ pub(super) fn client(url: &str, key: &str) -> anyhow::Result<Client> {
 
 /// Why there is no answer, in the server's own words if there are any.
 pub(super) fn failed(error: Error) -> anyhow::Error {
-    match error.status() {
-        Some(status) => anyhow::anyhow!("{status} {error}"),
-        None => error.into(),
+    let Some(status) = error.status() else {
+        return error.into();
+    };
+    match error.attempts().len() {
+        0 | 1 => anyhow::anyhow!("{status} {}", error.message()),
+        attempts => anyhow::anyhow!("{status} {} ({attempts} attempts)", error.message()),
     }
 }
 
