@@ -60,10 +60,10 @@ async fn what_the_server_refuses_is_exit_code_1_with_the_server_s_sentence() {
     }
     for (arguments, expected) in [
         (&["--key", "wrong"][..], "error: 401 Could not authenticate user"),
-        (&["--model", "n"], "error: 404 Model endpoint n not found."),
+        (&["--model", "n"], "error: 404 Model endpoint n not found"),
         (
             &["--max-new-tokens", "0"],
-            "error: 400 max_new_tokens must be at least 1.",
+            "error: 400 max_new_tokens must be at least 1",
         ),
     ] {
         let base = ["complete", "--url", &server.address, "Hello"];
