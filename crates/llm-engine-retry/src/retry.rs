@@ -220,9 +220,9 @@ pub struct GaveUp<E> {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// It would fail again: [`Judgement::Permanent`].
+    /// It would fail again: [`Judgement::Permanent`](crate::Judgement::Permanent).
     Permanent,
-    /// A part of the answer is in use: [`Judgement::Committed`].
+    /// A part of the answer is in use: [`Judgement::Committed`](crate::Judgement::Committed).
     Committed,
     /// The [`Stop`] said so.
     Stopped,
