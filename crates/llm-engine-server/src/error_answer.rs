@@ -110,13 +110,14 @@ impl ErrorAnswer {
         )
     }
 
+    /// There is nothing of the name that was given.
+    pub(crate) fn nothing_there(code: &str, message: impl Into<String>) -> Self {
+        let status = StatusCode::NOT_FOUND;
+        Self::new(status, code, "invalid_request_error", message.into())
+    }
+
     pub(crate) fn model_not_found(message: String) -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "model_not_found",
-            "invalid_request_error",
-            message,
-        )
+        Self::nothing_there("model_not_found", message)
     }
 
     /// A key that another request has, now or before.

@@ -39,7 +39,7 @@ use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::Ending;
 use crate::metrics::ReplayMetrics;
-use crate::routes::{named, new_request_id, read_body};
+use crate::routes::{REQUEST_ID, named, new_request_id, read_body};
 
 use claim::Claim;
 use memory::Memory;
@@ -150,7 +150,7 @@ where
     };
     let response = respond(listener, source).await?;
     if source != Source::Own {
-        let request_id = response.headers().get("x-request-id");
+        let request_id = response.headers().get(REQUEST_ID);
         let request_id = request_id.and_then(|id| id.to_str().ok());
         tracing::debug!(
             request_id,

@@ -110,7 +110,17 @@ pub(crate) fn new_request_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a route has come to: its refusals are written in its dialect, and the request's name is on everything.
+fn answered<E: Into<ErrorAnswer>>(
+    answer: Result<Response, E>,
+    dialect: Dialect,
+    request_id: &str,
+) -> Response {
+    let response = answer.unwrap_or_else(|error| error.into().in_dialect(dialect, request_id));
+    named(response, request_id)
+}
 
 /// Puts the request's name on its answer.
 pub(crate) fn named(mut response: Response, request_id: &str) -> Response {

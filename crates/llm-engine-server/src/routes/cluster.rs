@@ -10,7 +10,7 @@ use axum::response::Response;
 use axum::routing::{any, post, put};
 use llm_engine_gateway::Gateway;
 
-use super::{named, new_request_id};
+use super::{answered, new_request_id};
 use crate::App;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
@@ -55,9 +55,6 @@ fn refused(
             Err(unauthorized) => unauthorized.into(),
         };
         let request_id = new_request_id();
-        ready(named(
-            answer.in_dialect(Dialect::LlmEngine, &request_id),
-            &request_id,
-        ))
+        ready(answered(Err(answer), Dialect::LlmEngine, &request_id))
     }
 }

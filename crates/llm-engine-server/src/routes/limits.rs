@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::{Caller, Gateway, Level, ROUTES, Route, in_units, milliseconds_up, unit_name};
 use serde_json::{Value, json};
 
-use super::{named, new_request_id};
+use super::{answered, new_request_id};
 use crate::App;
 use crate::arrival::arrival;
 use crate::authorization::authorize;
@@ -19,18 +19,15 @@ use crate::error_answer::{Dialect, ErrorAnswer};
 /// How the caller's limits stand, for each model.
 pub(super) async fn list(State(app): State<App>, parts: Parts) -> Response {
     let request_id = new_request_id();
-    let response = match authorize(&app.gateway, &parts.headers) {
-        Ok(caller) => {
-            let models = app.gateway.routes().iter().map(|model| {
-                let limits = limits(&app, &caller, model, &parts, &request_id);
-                json!({ "model": model.name, "limits": limits })
-            });
-            Json(json!({ "object": "list", "caller": *caller.name, "data": models.collect::<Vec<_>>() }))
-                .into_response()
-        }
-        Err(unauthorized) => ErrorAnswer::from(unauthorized).in_dialect(Dialect::LlmEngine, &request_id),
-    };
-    named(response, &request_id)
+    let answer = authorize(&app.gateway, &parts.headers).map(|caller| {
+        let models = app.gateway.routes().iter().map(|model| {
+            let limits = limits(&app, &caller, model, &parts, &request_id);
+            json!({ "model": model.name, "limits": limits })
+        });
+        Json(json!({ "object": "list", "caller": *caller.name, "data": models.collect::<Vec<_>>() }))
+            .into_response()
+    });
+    answered(answer, Dialect::LlmEngine, &request_id)
 }
 
 /// How those stand that a request for the model would meet if it came from where this one comes. A policy for one HTTP
@@ -74,29 +71,23 @@ pub(super) async fn explain(
     headers: HeaderMap,
 ) -> Response {
     let request_id = new_request_id();
-    let response = match authorize(&gateway, &headers) {
+    let answer = match authorize(&gateway, &headers) {
         Ok(caller) => match gateway.explain(&asked_for) {
             Some(explanation) if caller.is_operator || explanation.caller == caller.name => {
-                Json(explanation.to_json()).into_response()
+                Ok(Json(explanation.to_json()).into_response())
             }
             // Whether another caller's request has this id is nobody's business.
-            _ => unknown(&asked_for, &request_id),
+            _ => Err(unknown(&asked_for)),
         },
-        Err(unauthorized) => ErrorAnswer::from(unauthorized).in_dialect(Dialect::LlmEngine, &request_id),
+        Err(unauthorized) => Err(unauthorized.into()),
     };
-    named(response, &request_id)
+    answered(answer, Dialect::LlmEngine, &request_id)
 }
 
-fn unknown(asked_for: &str, request_id: &str) -> Response {
+fn unknown(asked_for: &str) -> ErrorAnswer {
     let message = format!(
         "There is no request {asked_for} of yours among the latest; explanations are kept in memory for a while after a \
          request has ended."
     );
-    ErrorAnswer::new(
-        StatusCode::NOT_FOUND,
-        "unknown_request",
-        "invalid_request_error",
-        message,
-    )
-    .in_dialect(Dialect::LlmEngine, request_id)
+    ErrorAnswer::nothing_there("unknown_request", message)
 }

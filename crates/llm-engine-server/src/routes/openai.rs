@@ -12,7 +12,7 @@ use llm_engine_wire::openai::{Kind, Model, ModelList, Request};
 
 use serde_json::Value;
 
-use super::{named, new_request_id, read_body};
+use super::{answered, new_request_id, read_body};
 use crate::App;
 use crate::arrival::arrival;
 use crate::authorization::authorize;
@@ -30,21 +30,18 @@ pub(super) async fn completions(State(app): State<App>, request: HttpRequest) ->
 
 pub(super) async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
     let request_id = new_request_id();
-    let response = match authorize(&gateway, &headers) {
-        Ok(_) => {
-            let names = gateway
-                .routes()
-                .iter()
-                .flat_map(|route| std::iter::once(&route.name).chain(&route.aliases));
-            Json(ModelList {
-                object: "list".to_owned(),
-                data: names.map(|name| described(name)).collect(),
-            })
-            .into_response()
-        }
-        Err(unauthorized) => ErrorAnswer::from(unauthorized).in_dialect(Dialect::OpenAi, &request_id),
-    };
-    named(response, &request_id)
+    let answer = authorize(&gateway, &headers).map(|_| {
+        let names = gateway
+            .routes()
+            .iter()
+            .flat_map(|route| std::iter::once(&route.name).chain(&route.aliases));
+        Json(ModelList {
+            object: "list".to_owned(),
+            data: names.map(|name| described(name)).collect(),
+        })
+        .into_response()
+    });
+    answered(answer, Dialect::OpenAi, &request_id)
 }
 
 /// The name may have slashes in it.
@@ -58,11 +55,8 @@ pub(super) async fn model(
         Ok(_) => gateway.resolve(&name).map_err(ErrorAnswer::from),
         Err(unauthorized) => Err(unauthorized.into()),
     };
-    let response = match found {
-        Ok(_) => Json(described(&name)).into_response(),
-        Err(error) => error.in_dialect(Dialect::OpenAi, &request_id),
-    };
-    named(response, &request_id)
+    let answer = found.map(|_| Json(described(&name)).into_response());
+    answered(answer, Dialect::OpenAi, &request_id)
 }
 
 /// The configuration does not say since when there is a model.
@@ -77,11 +71,8 @@ fn described(name: &str) -> Model {
 
 async fn complete(app: &App, kind: Kind, request: HttpRequest) -> Response {
     let request_id = new_request_id();
-    let response = match answer(app, kind, request, &request_id).await {
-        Ok(response) => response,
-        Err(error) => error.in_dialect(Dialect::OpenAi, &request_id),
-    };
-    named(response, &request_id)
+    let answer = answer(app, kind, request, &request_id).await;
+    answered(answer, Dialect::OpenAi, &request_id)
 }
 
 async fn answer(

@@ -3,11 +3,11 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::{named, new_request_id};
+use super::{answered, new_request_id};
 use crate::App;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
@@ -23,28 +23,16 @@ pub(super) async fn cancel(
     let request_id = new_request_id();
     // What can't be decoded is no text, which no key is either.
     let key = key.map_or(vec![0xff], |Path(key)| key.into_bytes());
-    let refusal = match (authorize(&app.gateway, &headers), check_key(&key)) {
-        (Err(unauthorized), _) => unauthorized.into(),
-        (Ok(_), Err(invalid)) => invalid.into(),
-        (Ok(caller), Ok(key)) => match app.replays.cancel(&caller, key) {
-            Some(cancelled) => {
-                return named(
-                    Json(json!({ "cancelled": cancelled })).into_response(),
-                    &request_id,
-                );
-            }
-            None => unknown(),
-        },
+    let answer = match (authorize(&app.gateway, &headers), check_key(&key)) {
+        (Err(unauthorized), _) => Err(unauthorized.into()),
+        (Ok(_), Err(invalid)) => Err(invalid.into()),
+        (Ok(caller), Ok(key)) => app.replays.cancel(&caller, key).ok_or_else(unknown),
     };
-    named(refusal.in_dialect(Dialect::LlmEngine, &request_id), &request_id)
+    let answer = answer.map(|cancelled| Json(json!({ "cancelled": cancelled })).into_response());
+    answered(answer, Dialect::LlmEngine, &request_id)
 }
 
 fn unknown() -> ErrorAnswer {
-    let message = "No request of yours with this Idempotency-Key is running or stored.".to_owned();
-    ErrorAnswer::new(
-        StatusCode::NOT_FOUND,
-        "unknown_request",
-        "invalid_request_error",
-        message,
-    )
+    let message = "No request of yours with this Idempotency-Key is running or stored.";
+    ErrorAnswer::nothing_there("unknown_request", message)
 }

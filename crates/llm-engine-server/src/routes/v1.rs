@@ -9,7 +9,7 @@ use llm_engine_wire::translate::{to_openai, to_sync_response};
 use llm_engine_wire::v1::{CompletionRequest, RequestError};
 use llm_engine_wire::validation::Body;
 
-use super::{content_type, named, new_request_id, parameter, read_body};
+use super::{answered, content_type, new_request_id, parameter, read_body};
 use crate::App;
 use crate::arrival::arrival;
 use crate::authorization::authorize;
@@ -61,11 +61,8 @@ impl Shape {
 
 async fn complete(app: &App, request: Request, shape: Shape) -> Response {
     let request_id = new_request_id();
-    let response = match answer(app, request, shape, &request_id).await {
-        Ok(response) => response,
-        Err(error) => error.in_dialect(Dialect::LlmEngine, &request_id),
-    };
-    named(response, &request_id)
+    let answer = answer(app, request, shape, &request_id).await;
+    answered(answer, Dialect::LlmEngine, &request_id)
 }
 
 async fn answer(

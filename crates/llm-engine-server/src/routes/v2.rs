@@ -9,7 +9,7 @@ use llm_engine_wire::v2::{self, RequestError};
 use llm_engine_wire::validation::Body;
 
 use super::openai::Asked;
-use super::{content_type, named, new_request_id, read_body};
+use super::{answered, content_type, new_request_id, read_body};
 use crate::App;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
@@ -24,11 +24,8 @@ pub(super) async fn completions(State(app): State<App>, request: HttpRequest) ->
 
 async fn complete(app: &App, kind: Kind, request: HttpRequest) -> Response {
     let request_id = new_request_id();
-    let response = match answer(app, kind, request, &request_id).await {
-        Ok(response) => response,
-        Err(error) => error.in_dialect(Dialect::LlmEngine, &request_id),
-    };
-    named(response, &request_id)
+    let answer = answer(app, kind, request, &request_id).await;
+    answered(answer, Dialect::LlmEngine, &request_id)
 }
 
 async fn answer(
