@@ -241,7 +241,7 @@ impl Gate {
                     1.0
                 };
                 let per_second = limits.per_second * OF_NAMED_RATE;
-                self.set_pace(per_second, until, room, 1.0);
+                self.set_pace(per_second, until, room);
             }
             None if is_news && self.epoch.admitted > 0 => self.learn_from_refusal(now, until),
             None => self.hold_pace(until),
@@ -270,8 +270,7 @@ impl Gate {
     ///     gate.failed(departure);
     /// }
     /// ```
-    pub fn failed(&mut self, departure: Departure) {
-        let Departure { .. } = departure;
+    pub fn failed(&mut self, _departure: Departure) {
         self.pending = self.pending.saturating_sub(1);
     }
 
@@ -323,38 +322,34 @@ impl Gate {
     /// What was admitted since the refusal before tells the rate, and what of it came at once tells the burst.
     fn learn_from_refusal(&mut self, now: Duration, until: Duration) {
         let admitted = self.epoch.admitted as f64;
-        let (per_second, paced) = match (self.epoch.began, self.pace) {
-            (Some(began), pace) => {
-                let rate = admitted.max(1.0) / now.saturating_sub(began).as_secs_f64().max(0.001);
+        let (per_second, paced) = match self.epoch.began {
+            Some(began) => {
+                let rate = admitted / now.saturating_sub(began).as_secs_f64().max(0.001);
                 let since_hold = now.saturating_sub(self.held_until).as_secs_f64();
-                (
-                    OF_LEARNED_RATE * rate,
-                    pace.map_or(0.0, |pace| pace.per_second) * since_hold,
-                )
+                let paced = self.pace.map_or(0.0, |pace| pace.per_second * since_hold);
+                (OF_LEARNED_RATE * rate, paced)
             }
             // Nothing was refused before, so all of it came at once, and about the rate nothing is known.
-            (None, _) => (0.0, 0.0),
+            None => (0.0, 0.0),
         };
         self.epoch.burst = (admitted - paced).max(1.0);
-        self.set_pace(per_second, until, 1.0, 1.0);
+        self.set_pace(per_second, until, 1.0);
     }
 
     fn hold_pace(&mut self, until: Duration) {
         if let Some(pace) = self.pace {
-            self.set_pace(pace.per_second, until, 1.0, pace.most);
+            self.set_pace(pace.per_second, until, 1.0);
         }
     }
 
     /// So much may leave at that time; or at a later one that was named before.
-    fn set_pace(&mut self, per_second: f64, at: Duration, room: f64, most: f64) {
+    fn set_pace(&mut self, per_second: f64, at: Duration, room: f64) {
         let before = self.pace;
-        let most = before.map_or(most, |pace| pace.most.max(most));
-        let at = before.map_or(at, |pace| pace.at.max(at));
         self.pace = Some(Pace {
             per_second,
-            at,
+            at: before.map_or(at, |pace| pace.at.max(at)),
             room,
-            most,
+            most: before.map_or(1.0, |pace| pace.most),
         });
     }
 
@@ -368,7 +363,7 @@ impl Gate {
 impl Pace {
     fn room(&self, now: Duration) -> f64 {
         let since = now.saturating_sub(self.at).as_secs_f64();
-        (self.room + self.per_second * since).min(self.most.max(1.0))
+        (self.room + self.per_second * since).min(self.most)
     }
 
     fn set(&mut self, now: Duration, room: f64) {
