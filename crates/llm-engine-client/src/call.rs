@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use llm_engine_retry::Retry;
 
+use crate::json::path_segment;
+
 /// Any request to the server. [`Client::call`](crate::Client::call) makes it for a whole answer,
 /// [`Client::stream`](crate::Client::stream) for one in pieces.
 ///
@@ -79,6 +81,22 @@ impl Call {
     #[must_use]
     pub fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path)
+    }
+
+    /// Adds a name to the path, whatever characters it has.
+    ///
+    /// ```
+    /// use llm_engine_client::Call;
+    ///
+    /// // GET /v1/llm/model-endpoints/a%2Fb
+    /// let call = Call::get("/v1/llm/model-endpoints").segment("a/b");
+    /// # let _ = call;
+    /// ```
+    #[must_use]
+    pub fn segment(mut self, name: &str) -> Self {
+        self.path.push('/');
+        self.path.push_str(&path_segment(name));
+        self
     }
 
     /// Sends JSON.

@@ -58,19 +58,20 @@ impl Line {
     /// and if it does not, the call fails with what it says.
     pub(crate) async fn leave(
         self: &Arc<Self>,
-        deadline: Option<Duration>,
+        deadline: Option<Instant>,
         longest_wait: Duration,
     ) -> Result<Pass, Duration> {
-        let is_late = |now: Duration, at: Duration| {
-            let held = at.saturating_sub(now);
-            (held <= longest_wait && deadline.is_some_and(|deadline| at >= deadline)).then_some(held)
+        let without_waiting = |until: Duration| {
+            let held = until.saturating_sub(self.now());
+            if held > longest_wait {
+                return Some(Ok(self.leave_booked()));
+            }
+            let left = deadline?.saturating_duration_since(Instant::now());
+            (held >= left).then_some(Err(held))
         };
-        let now = self.now();
-        if let Some(held) = is_late(now, now + self.held_for()) {
-            return Err(held);
-        }
-        if self.held_for() > longest_wait {
-            return Ok(self.leave_booked());
+        let held_until = self.state().gate.held_until();
+        if let Some(left) = without_waiting(held_until) {
+            return left;
         }
         let _head = self.head.lock().await;
         loop {
@@ -80,10 +81,9 @@ impl Line {
                 Leave::Now(departure) => return Ok(self.pass(departure)),
                 // A verdict that came in between has left its notice.
                 Leave::AfterVerdict => self.verdict.notified().await,
-                Leave::At(at) if at.saturating_sub(now) > longest_wait => return Ok(self.leave_booked()),
                 Leave::At(at) => {
-                    if let Some(held) = is_late(now, at) {
-                        return Err(held);
+                    if let Some(left) = without_waiting(at) {
+                        return left;
                     }
                     tokio::select! {
                         () = sleep_until(self.epoch + at) => {}

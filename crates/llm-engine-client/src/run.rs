@@ -147,11 +147,7 @@ impl Run {
             (None, _) => None,
             (Some(_), true) => Some(self.line.leave_booked()),
             (Some(_), false) => {
-                let left = self
-                    .deadline
-                    .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-                let deadline = left.map(|left| self.line.now().saturating_add(left));
-                let leave = self.line.leave(deadline, self.longest_wait);
+                let leave = self.line.leave(self.deadline, self.longest_wait);
                 Some(leave.await.map_err(Ended::Held)?)
             }
         };

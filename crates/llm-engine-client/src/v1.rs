@@ -1,6 +1,6 @@
 //! LLM Engine's own dialect: completions of a prompt, and the models.
 
-use crate::json::{path_segment, read, written};
+use crate::json::{read, written};
 use crate::{Call, Client, Error, TypedStream};
 
 pub use llm_engine_wire::v1::{
@@ -70,7 +70,7 @@ pub(crate) fn list_call() -> Call {
 }
 
 pub(crate) fn get_call(name: &str) -> Call {
-    Call::get(format!("/v1/llm/model-endpoints/{}", path_segment(name)))
+    list_call().segment(name)
 }
 
 fn completion(path: &str, request: &CompletionRequest) -> Result<Call, Error> {

@@ -36,8 +36,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         json,
     } = arguments;
     let client = server::client(url, key)?;
-    let path = format!("/v1/limits/explain/{}", server::percent_encoded(request_id));
-    let call = Call::get(path).max_attempts(1);
+    let call = Call::get("/v1/limits/explain")
+        .segment(request_id)
+        .max_attempts(1);
     let answer = server::block_on(async { client.call(call).await.map_err(server::failed) })?;
     let explanation: Value = serde_json::from_slice(&answer.body).context("the answer is no JSON")?;
     match explanation["explanation"].as_str() {
