@@ -1,7 +1,7 @@
 # What to type. The work is in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test soak bench lint fmt clean
+.PHONY: help run wheel test soak bench bench-gateway lint fmt clean
 
 BINARY := $(or $(CARGO_TARGET_DIR),target)/release/llm-engine
 BUILD := scripts/with-tools.sh cargo build --release -p llm-engine --features worker
@@ -12,6 +12,7 @@ help:
 	@echo 'make test    everything that has to hold: format, lints, documentation, Rust and Python tests'
 	@echo 'make soak    the tests that take minutes: crowds of callers who retry, again and again, by the real clock'
 	@echo 'make bench   the limiter and the model runner, beside what they are measured against'
+	@echo 'make bench-gateway  what a request through the server costs, beside going direct, nginx, a bare proxy and vllm-router'
 	@echo 'make lint    format and lints only'
 	@echo 'make fmt     format the Rust code'
 	@echo 'make clean   remove what was built and both .venv; the fetched model stays in the cache folder'
@@ -41,6 +42,11 @@ bench:
 	@LLM_ENGINE_TEST_GGUF="$${LLM_ENGINE_TEST_GGUF:-$$($(BINARY) fetch-model)}" \
 		scripts/with-tools.sh cargo bench -p llm-engine-worker --bench decode
 
+bench-gateway:
+	@scripts/setup.sh bench
+	@scripts/with-tools.sh cargo build --release -p llm-engine -p gateway-bench
+	@.venv-bench/bin/python scripts/bench_gateway.py --server $(BINARY) --parts $(dir $(BINARY))gateway-bench $(ARGS)
+
 lint:
 	@scripts/setup.sh lint
 	@scripts/with-tools.sh scripts/test.sh lint
@@ -50,4 +56,4 @@ fmt:
 
 clean:
 	cargo clean
-	rm -rf .venv .venv-package dist
+	rm -rf .venv .venv-package .venv-bench dist

@@ -4,6 +4,7 @@
 #   scripts/setup.sh build   what `make run` needs: cargo, a C++ compiler, cmake, libclang, Python with pip
 #   scripts/setup.sh lint    that, rustfmt and clippy
 #   scripts/setup.sh wheel   what `make run` needs, and .venv-package with what builds and tests the Python package
+#   scripts/setup.sh bench   what `make run` needs, nginx, wrk, and .venv-bench with the router that we are measured beside
 #   scripts/setup.sh test    all of that, and .venv with the packages of tests/requirements.txt
 #
 # What is missing is installed with apt-get, as root or through a sudo that asks for no password. Where that
@@ -70,6 +71,10 @@ missing_packages() {
     have_cmake || echo cmake
     have_libclang || echo libclang-dev
     have_clang_headers || echo clang
+    if [[ "$level" == bench ]]; then
+        have nginx || echo nginx-light
+        have wrk || echo wrk
+    fi
     if ! have python3; then
         printf '%s\n' python3 python3-pip python3-venv
         return
@@ -192,8 +197,8 @@ python_modules=(pip)
 as_root=()
 case "$level" in
     build | lint) ;;
-    wheel | test) python_modules+=(venv ensurepip) ;;
-    *) stop "usage: scripts/setup.sh build|lint|wheel|test" ;;
+    wheel | bench | test) python_modules+=(venv ensurepip) ;;
+    *) stop "usage: scripts/setup.sh build|lint|wheel|bench|test" ;;
 esac
 
 have cargo || stop "cargo is missing: install Rust from https://rustup.rs, then make again"
@@ -205,6 +210,9 @@ fi
 # Two, because both clients are imported by the same name.
 if [[ "$level" == wheel || "$level" == test ]]; then
     get_python_packages .venv-package crates/llmengine-python/tests/requirements.txt
+fi
+if [[ "$level" == bench ]]; then
+    get_python_packages .venv-bench scripts/bench_requirements.txt
 fi
 if [[ "$level" == test ]]; then
     get_python_packages .venv tests/requirements.txt

@@ -25,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "llm-engine-worker",
         ],
     ),
+    ("gateway-bench", &[]),
     ("llmengine-python", &["llm-engine-client", "llm-engine-retry"]),
     ("scripted-upstream", &[]),
     ("tidy", &[]),
