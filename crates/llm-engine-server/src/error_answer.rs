@@ -9,6 +9,7 @@ use llm_engine_gateway::{
 };
 use llm_engine_wire::openai::InvalidRequest;
 use llm_engine_wire::validation::{Loc, Problem};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -36,8 +37,31 @@ pub(crate) struct ErrorAnswer {
     challenge: Option<&'static str>,
 }
 
-/// The `error` member of the body: OpenAI's fields and ours.
-#[derive(Debug, Clone, Serialize)]
+/// The body of an error on LLM Engine's routes.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "LlmEngineError")]
+pub(crate) struct LlmEngineBody<'a> {
+    detail: Detail<'a>,
+    error: &'a ErrorObject,
+}
+
+/// One sentence, or everything that is wrong with the request.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+enum Detail<'a> {
+    Sentence(&'a str),
+    Problems(&'a [Problem]),
+}
+
+/// The body of an error on OpenAI's routes.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "OpenAiError")]
+pub(crate) struct OpenAiBody<'a> {
+    error: &'a ErrorObject,
+}
+
+/// What went wrong: OpenAI's fields and ours.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 struct ErrorObject {
     code: String,
     message: String,
@@ -211,10 +235,14 @@ impl ErrorAnswer {
     }
 
     fn body(&self, dialect: Dialect) -> Value {
-        match (dialect, &self.problems) {
-            (Dialect::OpenAi, _) => json!({ "error": self.error }),
-            (Dialect::LlmEngine, Some(problems)) => json!({ "detail": problems, "error": self.error }),
-            (Dialect::LlmEngine, None) => json!({ "detail": self.error.message, "error": self.error }),
+        let error = &self.error;
+        let detail = match &self.problems {
+            Some(problems) => Detail::Problems(problems),
+            None => Detail::Sentence(&error.message),
+        };
+        match dialect {
+            Dialect::OpenAi => json!(OpenAiBody { error }),
+            Dialect::LlmEngine => json!(LlmEngineBody { detail, error }),
         }
     }
 

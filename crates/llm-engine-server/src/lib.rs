@@ -6,6 +6,7 @@
 //!
 //! What a request means is decided in the gateway; here it is read, and its answer written.
 
+mod api;
 mod app;
 mod arrival;
 mod authorization;
@@ -27,4 +28,5 @@ pub use llm_engine_gateway::{
 };
 pub use reload::Reloader;
 pub use replay::ReplaySetup;
+pub use routes::openapi;
 pub use serve::{Drained, serve};

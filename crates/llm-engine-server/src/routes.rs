@@ -13,76 +13,48 @@ mod v2;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Query, Request, State};
+use axum::extract::{Query, Request};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post, put};
+use schemars::Schema;
+use serde_json::Value;
 
 use crate::App;
+use crate::api::Api;
 use crate::error_answer::{Dialect, ErrorAnswer, method_not_allowed, not_found};
-use crate::replay;
 
 /// The largest request body, in bytes. A prompt of the longest context in use is well below it.
 pub(crate) const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
-    Router::new()
-        .route(
-            "/v1/llm/completions-sync",
-            generating(Dialect::LlmEngine, v1::completions_sync),
-        )
-        .route(
-            "/v1/llm/completions-stream",
-            generating(Dialect::LlmEngine, v1::completions_stream),
-        )
-        .route("/v1/llm/model-endpoints", get(endpoints::list))
-        .route("/v1/llm/model-endpoints/{name}", get(endpoints::get))
-        .route(
-            "/v1/chat/completions",
-            generating(Dialect::OpenAi, openai::chat_completions),
-        )
-        .route(
-            "/v1/completions",
-            generating(Dialect::OpenAi, openai::completions),
-        )
-        .route("/v1/llm/fine-tunes", get(fine_tunes::list))
-        .route("/v1/llm/fine-tunes/{id}", get(fine_tunes::unknown))
-        .route("/v1/llm/fine-tunes/{id}/events", get(fine_tunes::unknown))
-        .route("/v1/llm/fine-tunes/{id}/cancel", put(fine_tunes::unknown))
-        .merge(cluster::router())
-        .route("/v1/models", get(openai::models))
-        .route("/v1/models/{*id}", get(openai::model))
-        .route(
-            "/v2/chat/completions",
-            generating(Dialect::LlmEngine, v2::chat_completions),
-        )
-        .route("/v2/completions", generating(Dialect::LlmEngine, v2::completions))
-        .route("/v1/limits", get(limits::list))
-        .route("/v1/limits/explain/{request_id}", get(limits::explain))
-        .route("/v1/requests/{idempotency_key}", delete(requests::cancel))
-        .route("/rate-limits", get(rate_limits::page))
-        .route("/rate-limits.md", get(rate_limits::markdown))
-        .route("/metrics", get(health::metrics))
-        .route("/healthz", get(health::alive))
-        .route("/healthcheck", get(health::alive))
-        .route("/readyz", get(health::ready))
+    api()
+        .into_router()
         .fallback(unrouted)
         .method_not_allowed_fallback(async || method_not_allowed())
         .with_state(app)
 }
 
-/// A route whose answers cost something: a request with an idempotency key is answered by the handler once, however often it is
-/// sent. The dialect is that of what is said about the key.
-fn generating<H, A>(dialect: Dialect, handler: H) -> MethodRouter<App>
-where
-    H: Fn(State<App>, Request) -> A + Copy + Send + Sync + 'static,
-    A: Future<Output = Response> + Send + 'static,
-{
-    post(async move |State(app): State<App>, request: Request| {
-        replay::answer(app, request, dialect, handler).await
-    })
+/// The OpenAPI document of all routes.
+#[must_use]
+pub fn openapi() -> Value {
+    api().document()
+}
+
+fn api() -> Api {
+    let mut api = Api::new();
+    v1::add_to(&mut api);
+    v2::add_to(&mut api);
+    openai::add_to(&mut api);
+    endpoints::add_to(&mut api);
+    fine_tunes::add_to(&mut api);
+    cluster::add_to(&mut api);
+    limits::add_to(&mut api);
+    requests::add_to(&mut api);
+    rate_limits::add_to(&mut api);
+    health::add_to(&mut api);
+    api
 }
 
 /// A path with a slash too many is sent on to the one without, as the public servers do.
@@ -135,6 +107,11 @@ pub(crate) async fn read_body(body: Body) -> Result<Bytes, ErrorAnswer> {
     to_bytes(body, MAX_BODY_BYTES)
         .await
         .map_err(|_| ErrorAnswer::body_too_large(MAX_BODY_BYTES))
+}
+
+/// A schema that was written as JSON.
+fn schema_of(schema: Value) -> Schema {
+    Schema::try_from(schema).unwrap_or_default()
 }
 
 fn content_type(headers: &HeaderMap) -> Option<&str> {

@@ -5,10 +5,12 @@
 mod error;
 mod request;
 mod response;
+mod schema;
 
 pub use error::{ErrorBody, ErrorObject};
 pub use request::{InvalidRequest, Kind, Request, Sampling, Stop, Upstream};
 pub use response::{Choice, Chunk, ChunkChoice, Delta, Message, Model, ModelList, Response, Usage};
+pub use schema::schema;
 
 /// The data of the event that ends every stream of this dialect.
 pub const DONE: &str = "[DONE]";

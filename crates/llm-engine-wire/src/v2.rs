@@ -3,11 +3,12 @@
 //!
 //! Their lax reading (`"yes"` for true, `"0.5"` for a number) is undone here: what comes out is plain OpenAI.
 
-mod field;
 mod fields;
 
+use serde_json::Value;
+
 use crate::openai::{InvalidRequest, Kind, Request};
-use crate::validation::{Body, Fields, Problem};
+use crate::validation::{Body, Fields, Problem, body_schema};
 
 /// Why a request can't be served as it is.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -45,4 +46,10 @@ pub fn read(kind: Kind, body: &Body) -> Result<Request, RequestError> {
         problems if problems.is_empty() => Ok(Request::from_fields(kind, fields)?),
         problems => Err(RequestError::Invalid(problems)),
     }
+}
+
+/// The JSON schema of a request of that route.
+#[must_use]
+pub fn schema(kind: Kind) -> Value {
+    body_schema(fields::of(kind).copied())
 }

@@ -5,18 +5,23 @@
 
 mod body;
 mod fields;
+mod form;
 mod json_mistake;
 mod readers;
+mod schema;
 
 pub use body::Body;
 pub use fields::Fields;
+pub use form::{Field, Form};
 pub use readers::{Bound, boolean, dictionary, integer, number, string, strings};
+pub use schema::body_schema;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 /// One thing that is wrong with a request.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Problem {
     /// A stable word for programs, such as `missing`.
     #[serde(rename = "type")]
@@ -33,7 +38,7 @@ pub struct Problem {
 }
 
 /// One step of the way to a problem.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Loc {
     /// A part of the request or the name of a field.

@@ -3,44 +3,56 @@
 use std::future::{Ready, ready};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::routing::{any, post, put};
 use llm_engine_gateway::Gateway;
 
 use super::{answered, new_request_id};
-use crate::App;
+use crate::api::{Api, Operation};
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 
-pub(super) fn router() -> Router<App> {
-    Router::new()
-        .route(
-            "/v1/llm/model-endpoints",
-            post(refused("Creating a model endpoint")),
-        )
-        .route(
-            "/v1/llm/model-endpoints/{name}",
-            put(refused("Changing a model endpoint")).delete(refused("Deleting a model endpoint")),
-        )
-        .route(
-            "/v1/llm/model-endpoints/download",
-            post(refused("Downloading a model")),
-        )
-        .route("/v1/llm/fine-tunes", post(refused("Fine-tuning a model")))
-        .merge(all_below("/v1/model-bundles", "Bundling a model"))
-        .merge(all_below("/v2/model-bundles", "Bundling a model"))
-        .merge(all_below("/v1/triggers", "Triggering a job"))
-        .merge(all_below("/v1/async-tasks", "Running an async task"))
+pub(super) fn add_to(api: &mut Api) {
+    let endpoint = "/v1/llm/model-endpoints/{name}";
+    for (operation, what) in [
+        (
+            Operation::post("/v1/llm/model-endpoints", "Not here: creates a model endpoint"),
+            "Creating a model endpoint",
+        ),
+        (
+            Operation::put(endpoint, "Not here: changes a model endpoint"),
+            "Changing a model endpoint",
+        ),
+        (
+            Operation::delete(endpoint, "Not here: deletes a model endpoint"),
+            "Deleting a model endpoint",
+        ),
+        (
+            Operation::post("/v1/llm/model-endpoints/download", "Not here: downloads a model"),
+            "Downloading a model",
+        ),
+        (
+            Operation::post("/v1/llm/fine-tunes", "Not here: tunes a model"),
+            "Fine-tuning a model",
+        ),
+    ] {
+        add(api, operation, what);
+    }
+    for (path, below, what) in [
+        ("/v1/model-bundles", "/v1/model-bundles/{*rest}", "Bundling a model"),
+        ("/v2/model-bundles", "/v2/model-bundles/{*rest}", "Bundling a model"),
+        ("/v1/triggers", "/v1/triggers/{*rest}", "Triggering a job"),
+        ("/v1/async-tasks", "/v1/async-tasks/{*rest}", "Running an async task"),
+    ] {
+        add(api, Operation::any(path, "Not here"), what);
+        add(api, Operation::any(below, "Not here"), what);
+    }
 }
 
-/// The path and every one that begins with it, by any method.
-fn all_below(path: &str, what: &'static str) -> Router<App> {
-    Router::new()
-        .route(path, any(refused(what)))
-        .route(&format!("{path}/{{*rest}}"), any(refused(what)))
+fn add(api: &mut Api, operation: Operation, what: &'static str) {
+    let operation = operation.tagged("What needs a GPU cluster");
+    api.add(operation.keyed(Dialect::LlmEngine, &[501]), refused(what));
 }
 
 /// A route that only says that it needs a cluster, to those who have a key.

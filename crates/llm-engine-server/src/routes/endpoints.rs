@@ -12,6 +12,7 @@ use llm_engine_wire::validation::{Loc, Problem};
 use serde_json::json;
 
 use super::{new_request_id, parameter};
+use crate::api::{Api, Operation};
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 
@@ -43,7 +44,19 @@ impl OrderBy {
     }
 }
 
-pub(super) async fn list(State(gateway): State<Arc<Gateway>>, uri: Uri, headers: HeaderMap) -> Response {
+pub(super) fn add_to(api: &mut Api) {
+    let text = json!({ "type": "string" });
+    let order = json!({ "enum": ["newest", "oldest", "alphabetical"] });
+    let list = Operation::get("/v1/llm/model-endpoints", "The models")
+        .query("name", false, &text, "Only the one of this name")
+        .query("order_by", false, &order, "In which order");
+    let list = list.json::<EndpointList>().keyed(Dialect::LlmEngine, &[422]);
+    api.add(list, self::list);
+    let one = Operation::get("/v1/llm/model-endpoints/{name}", "A model").json::<Endpoint>();
+    api.add(one.keyed(Dialect::LlmEngine, &[404]), get);
+}
+
+async fn list(State(gateway): State<Arc<Gateway>>, uri: Uri, headers: HeaderMap) -> Response {
     if let Err(unauthorized) = authorize(&gateway, &headers) {
         return ErrorAnswer::from(unauthorized).in_dialect(Dialect::LlmEngine, &new_request_id());
     }
@@ -75,7 +88,7 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>, uri: Uri, headers:
     Json(EndpointList { model_endpoints }).into_response()
 }
 
-pub(super) async fn get(
+async fn get(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
     headers: HeaderMap,

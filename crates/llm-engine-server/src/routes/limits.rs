@@ -8,31 +8,117 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::{Caller, Gateway, Level, ROUTES, Route, in_units, milliseconds_up, unit_name};
-use serde_json::{Value, json};
+use schemars::{JsonSchema, Schema, json_schema};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::{answered, new_request_id};
 use crate::App;
+use crate::api::{Api, Operation};
 use crate::arrival::arrival;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 
+/// How a caller's limits stand.
+#[derive(Debug, Serialize, JsonSchema)]
+struct CallerLimits {
+    /// Always `list`.
+    object: &'static str,
+    /// Whose they are.
+    caller: Arc<str>,
+    /// One entry for each model.
+    data: Vec<ModelLimits>,
+}
+
+/// How the limits of requests for a model stand.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ModelLimits {
+    /// The model.
+    model: String,
+    /// The quotas that such requests meet.
+    limits: Vec<QuotaLevel>,
+}
+
+/// How a quota stands.
+#[derive(Debug, Serialize, JsonSchema)]
+struct QuotaLevel {
+    /// The policy that it belongs to.
+    policy: Arc<str>,
+    /// The route that it is for; null: all.
+    route: Option<&'static str>,
+    /// What is counted.
+    counts: &'static str,
+    /// The limit: a number, in dollars if money is counted.
+    limit: Value,
+    /// The limit and its window, for a person.
+    limit_in_words: String,
+    /// What could be taken now.
+    remaining: Value,
+    /// When all of it could be, in milliseconds.
+    full_in_ms: u64,
+}
+
+pub(super) fn add_to(api: &mut Api) {
+    let list = Operation::get("/v1/limits", "How the caller's limits stand, for each model");
+    api.add(list.json::<CallerLimits>().keyed(Dialect::LlmEngine, &[]), self::list);
+    let explain = Operation::get(
+        "/v1/limits/explain/{request_id}",
+        "What every policy saw of a request: an own one, or for operators any",
+    );
+    let explain = explain.answers("application/json", |_| explanation());
+    api.add(explain.keyed(Dialect::LlmEngine, &[404]), self::explain);
+}
+
+/// The schema of what [`llm_engine_gateway::Explanation::to_json`] writes.
+fn explanation() -> Schema {
+    let cost = json_schema!({ "type": "object", "required": ["requests", "input_tokens", "output_tokens", "usd"] });
+    json_schema!({
+        "type": "object",
+        "required": ["request_id", "caller", "model", "route", "time", "outcome", "status", "policies", "explanation"],
+        "properties": {
+            "request_id": { "type": "string" },
+            "caller": { "type": "string" },
+            "model": { "type": "string" },
+            "route": { "type": "string" },
+            "time": { "type": "string", "format": "date-time" },
+            "outcome": { "type": "string", "description": "How it ended, in a word" },
+            "status": { "type": "integer" },
+            "asked": cost,
+            "charged": cost,
+            "held_ms": { "type": "integer" },
+            "policies": { "type": "array", "items": {
+                "type": "object",
+                "required": ["policy", "counts", "limit", "remaining_before", "asked", "verdict"],
+                "properties": { "verdict": { "enum": ["admits", "refuses", "would_refuse"] } },
+            }},
+            "refusal": { "type": ["object", "null"], "required": ["code", "message"] },
+            "explanation": { "type": "string", "description": "All of it, for a person" },
+        },
+    })
+}
+
 /// How the caller's limits stand, for each model.
-pub(super) async fn list(State(app): State<App>, parts: Parts) -> Response {
+async fn list(State(app): State<App>, parts: Parts) -> Response {
     let request_id = new_request_id();
     let answer = authorize(&app.gateway, &parts.headers).map(|caller| {
-        let models = app.gateway.routes().iter().map(|model| {
-            let limits = limits(&app, &caller, model, &parts, &request_id);
-            json!({ "model": model.name, "limits": limits })
+        let models = app.gateway.routes().iter().map(|model| ModelLimits {
+            model: model.name.clone(),
+            limits: limits(&app, &caller, model, &parts, &request_id),
         });
-        Json(json!({ "object": "list", "caller": *caller.name, "data": models.collect::<Vec<_>>() }))
-            .into_response()
+        let data = models.collect();
+        let answer = CallerLimits {
+            object: "list",
+            caller: caller.name,
+            data,
+        };
+        Json(answer).into_response()
     });
     answered(answer, Dialect::LlmEngine, &request_id)
 }
 
 /// How those stand that a request for the model would meet if it came from where this one comes. A policy for one HTTP
 /// route, or that counts each apart, is listed for every one that it applies to.
-fn limits(app: &App, caller: &Caller, model: &Route, parts: &Parts, request_id: &str) -> Vec<Value> {
+fn limits(app: &App, caller: &Caller, model: &Route, parts: &Parts, request_id: &str) -> Vec<QuotaLevel> {
     let policies = app.gateway.policies();
     let is_of_a_route = |level: &Level| {
         let mut policies = policies.iter().filter(|policy| *policy.name == *level.policy);
@@ -52,20 +138,20 @@ fn limits(app: &App, caller: &Caller, model: &Route, parts: &Parts, request_id: 
     limits
 }
 
-fn level(level: &Level, route: Option<&str>) -> Value {
-    json!({
-        "policy": *level.policy,
-        "route": route,
-        "counts": unit_name(level.counted),
-        "limit": in_units(level.counted, level.limit),
-        "limit_in_words": level.counted.amount(level.limit),
-        "remaining": in_units(level.counted, level.remaining),
-        "full_in_ms": milliseconds_up(level.full_in),
-    })
+fn level(level: &Level, route: Option<&'static str>) -> QuotaLevel {
+    QuotaLevel {
+        policy: Arc::clone(&level.policy),
+        route,
+        counts: unit_name(level.counted),
+        limit: in_units(level.counted, level.limit),
+        limit_in_words: level.counted.amount(level.limit),
+        remaining: in_units(level.counted, level.remaining),
+        full_in_ms: milliseconds_up(level.full_in),
+    }
 }
 
 /// What every policy saw of a request. Callers can ask for their own requests, operators for all.
-pub(super) async fn explain(
+async fn explain(
     State(gateway): State<Arc<Gateway>>,
     Path(asked_for): Path<String>,
     headers: HeaderMap,

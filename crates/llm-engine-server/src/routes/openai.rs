@@ -8,27 +8,50 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::{AnswerBody, Caller, CompleteError, Gateway, ROUTES};
-use llm_engine_wire::openai::{Kind, Model, ModelList, Request};
-
+use llm_engine_wire::openai::{self, Kind, Model, ModelList, Request};
 use serde_json::Value;
 
-use super::{answered, new_request_id, read_body};
+use super::{answered, new_request_id, read_body, schema_of};
 use crate::App;
+use crate::api::{Api, Operation};
 use crate::arrival::arrival;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
 
-pub(super) async fn chat_completions(State(app): State<App>, request: HttpRequest) -> Response {
+pub(super) fn add_to(api: &mut Api) {
+    let completing = |kind, summary| {
+        let operation = Operation::post(path(kind), summary).tagged(TAG);
+        operation.json::<openai::Response>().events()
+    };
+    api.add_generating(
+        completing(Kind::Chat, "A chat completion").body(|_| schema_of(openai::schema(Kind::Chat))),
+        Dialect::OpenAi,
+        chat_completions,
+    );
+    api.add_generating(
+        completing(Kind::Completion, "A completion").body(|_| schema_of(openai::schema(Kind::Completion))),
+        Dialect::OpenAi,
+        completions,
+    );
+    let list = Operation::get("/v1/models", "The models").tagged(TAG);
+    api.add(list.json::<ModelList>().keyed(Dialect::OpenAi, &[]), models);
+    let one = Operation::get("/v1/models/{*id}", "A model").tagged(TAG);
+    api.add(one.json::<Model>().keyed(Dialect::OpenAi, &[404]), model);
+}
+
+const TAG: &str = "OpenAI";
+
+async fn chat_completions(State(app): State<App>, request: HttpRequest) -> Response {
     complete(&app, Kind::Chat, request).await
 }
 
-pub(super) async fn completions(State(app): State<App>, request: HttpRequest) -> Response {
+async fn completions(State(app): State<App>, request: HttpRequest) -> Response {
     complete(&app, Kind::Completion, request).await
 }
 
-pub(super) async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
+async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
     let request_id = new_request_id();
     let answer = authorize(&gateway, &headers).map(|_| {
         let names = gateway
@@ -45,7 +68,7 @@ pub(super) async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderM
 }
 
 /// The name may have slashes in it.
-pub(super) async fn model(
+async fn model(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
     headers: HeaderMap,

@@ -8,10 +8,18 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::Gateway;
 
+use crate::api::{Api, Operation};
 use crate::rate_limits_page;
 
+pub(super) fn add_to(api: &mut Api) {
+    let page = |path| Operation::get(path, "The limits in force, and how to retry").tagged("Server");
+    let either = page("/rate-limits").text("text/html").text("text/markdown");
+    api.add(either, self::page);
+    api.add(page("/rate-limits.md").text("text/markdown"), markdown);
+}
+
 /// In HTML, or in Markdown for those who rather read that.
-pub(super) async fn page(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
+async fn page(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
     let markdown = rate_limits_page::markdown(&gateway.policies()).await;
     let mut response = if prefers_markdown(&headers) {
         respond("text/markdown; charset=utf-8", markdown)
@@ -24,7 +32,7 @@ pub(super) async fn page(State(gateway): State<Arc<Gateway>>, headers: HeaderMap
     response
 }
 
-pub(super) async fn markdown(State(gateway): State<Arc<Gateway>>) -> Response {
+async fn markdown(State(gateway): State<Arc<Gateway>>) -> Response {
     let markdown = rate_limits_page::markdown(&gateway.policies()).await;
     respond("text/markdown; charset=utf-8", markdown)
 }

@@ -5,17 +5,32 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{answered, new_request_id};
 use crate::App;
+use crate::api::{Api, Operation};
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::replay::check_key;
 
+/// What became of it.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Cancelled {
+    /// Whether it was running.
+    cancelled: bool,
+}
+
+pub(super) fn add_to(api: &mut Api) {
+    let summary = "Cancels the caller's own running requests with this key, or forgets their answers";
+    let operation = Operation::delete("/v1/requests/{idempotency_key}", summary).json::<Cancelled>();
+    api.add(operation.keyed(Dialect::LlmEngine, &[400, 404]), cancel);
+}
+
 /// Cancels what the caller's requests with this key have begun, on whatever route, or forgets their stored answers. The key is
 /// percent-encoded in the path.
-pub(super) async fn cancel(
+async fn cancel(
     State(app): State<App>,
     key: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
@@ -28,7 +43,7 @@ pub(super) async fn cancel(
         (Ok(_), Err(invalid)) => Err(invalid.into()),
         (Ok(caller), Ok(key)) => app.replays.cancel(&caller, key).ok_or_else(unknown),
     };
-    let answer = answer.map(|cancelled| Json(json!({ "cancelled": cancelled })).into_response());
+    let answer = answer.map(|cancelled| Json(Cancelled { cancelled }).into_response());
     answered(answer, Dialect::LlmEngine, &request_id)
 }
 

@@ -6,22 +6,39 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::{AnswerBody, AnswerStream, CompleteError, Failure, Fault, ROUTES};
 use llm_engine_wire::translate::{to_openai, to_sync_response};
-use llm_engine_wire::v1::{CompletionRequest, RequestError};
+use llm_engine_wire::v1::{CompletionRequest, RequestError, SyncResponse};
 use llm_engine_wire::validation::Body;
+use serde_json::json;
 
-use super::{answered, content_type, new_request_id, parameter, read_body};
+use super::{answered, content_type, new_request_id, parameter, read_body, schema_of};
 use crate::App;
+use crate::api::{Api, Operation};
 use crate::arrival::arrival;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
 
-pub(super) async fn completions_sync(State(app): State<App>, request: Request) -> Response {
+pub(super) fn add_to(api: &mut Api) {
+    let dialect = Dialect::LlmEngine;
+    let whole = operation(Shape::Whole, "A completion").json::<SyncResponse>();
+    api.add_generating(whole, dialect, completions_sync);
+    let stream = operation(Shape::Stream, "A completion as it comes, in frames").events();
+    api.add_generating(stream, dialect, completions_stream);
+}
+
+fn operation(shape: Shape, summary: &'static str) -> Operation {
+    let name = json!({ "type": "string" });
+    Operation::post(shape.route(), summary)
+        .query("model_endpoint_name", true, &name, "The model")
+        .body(|_| schema_of(CompletionRequest::schema()))
+}
+
+async fn completions_sync(State(app): State<App>, request: Request) -> Response {
     complete(&app, request, Shape::Whole).await
 }
 
-pub(super) async fn completions_stream(State(app): State<App>, request: Request) -> Response {
+async fn completions_stream(State(app): State<App>, request: Request) -> Response {
     complete(&app, request, Shape::Stream).await
 }
 

@@ -20,6 +20,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::conformance::{self, Asked};
+
 /// A server under test; its callers are `k` and `other`, each with its name for a key.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
@@ -113,7 +115,14 @@ impl Server {
             request = request.header(*name, *value);
         }
         let body = Full::new(Bytes::copy_from_slice(body.unwrap_or_default().as_bytes()));
-        self.client.request(request.body(body).unwrap()).await.unwrap()
+        let request = request.body(body).unwrap();
+        let asked = Asked {
+            method: method.to_owned(),
+            path: request.uri().path().to_owned(),
+        };
+        let mut response = self.client.request(request).await.unwrap();
+        response.extensions_mut().insert(asked);
+        response
     }
 
     /// Posts JSON as caller `k`.
@@ -216,6 +225,9 @@ impl Answer {
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let body = String::from_utf8(body.to_vec()).unwrap();
+        if let Some(asked) = parts.extensions.get() {
+            conformance::check(asked, &parts, &body);
+        }
         Self {
             status: parts.status,
             headers: parts.headers,

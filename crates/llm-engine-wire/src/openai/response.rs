@@ -1,10 +1,11 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Kind;
 
 /// Tokens that one request has used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// Tokens of the prompt, chat template included.
     pub prompt_tokens: u64,
@@ -29,7 +30,7 @@ impl Usage {
 }
 
 /// One event of a stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Chunk {
     /// The same in every chunk of one answer.
     #[serde(default)]
@@ -52,7 +53,7 @@ pub struct Chunk {
 }
 
 /// What a chunk adds to one answer.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChunkChoice {
     /// Which answer.
     #[serde(default)]
@@ -72,7 +73,7 @@ pub struct ChunkChoice {
 }
 
 /// What a chunk adds to a chat message.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Delta {
     /// In the first chunk of an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,7 +93,7 @@ impl ChunkChoice {
 }
 
 /// A whole answer, for a caller that did not ask for a stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Response {
     /// Identifies the answer.
     pub id: String,
@@ -110,7 +111,7 @@ pub struct Response {
 }
 
 /// One whole answer.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Choice {
     /// Which answer.
     pub index: u32,
@@ -129,7 +130,7 @@ pub struct Choice {
 }
 
 /// A chat message with text for content.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant`.
     pub role: String,
@@ -216,7 +217,7 @@ impl Message {
 }
 
 /// What `GET /models` answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelList {
     /// Always `list`.
     pub object: String,
@@ -225,7 +226,7 @@ pub struct ModelList {
 }
 
 /// One entry of [`ModelList`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Model {
     /// The public name.
     pub id: String,

@@ -2,7 +2,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::validation::{
-    Body, Bound, Fields, Loc, Problem, boolean, dictionary, integer, number, string, strings,
+    Body, Bound, Field, Fields, Form, Loc, Problem, body_schema, boolean, dictionary, integer, number, string,
+    strings,
 };
 
 /// A request of either v1 route, checked. Its JSON is the body, to which the model does not belong.
@@ -74,6 +75,26 @@ const FROM_0_TO_1: &[Bound] = &[Bound::AtLeast(0.0), Bound::AtMost(1.0)];
 const FROM_0_TO_2: &[Bound] = &[Bound::AtLeast(0.0), Bound::AtMost(2.0)];
 const ABOVE_0_TO_1: &[Bound] = &[Bound::Above(0.0), Bound::AtMost(1.0)];
 const FROM_MINUS_1: &[Bound] = &[Bound::AtLeast(-1.0)];
+const FROM_1: &[Bound] = &[Bound::AtLeast(1.0)];
+
+/// What a body may hold, for its schema; [`CompletionRequest::read`] reads the same, as a test shows.
+const FIELDS: &[Field] = &[
+    Field::required("prompt", Form::Text),
+    Field::required("max_new_tokens", Form::Integer(FROM_1)),
+    Field::required("temperature", Form::Number(FROM_0_TO_1)),
+    Field::optional("stop_sequences", Form::Texts),
+    Field::optional("return_token_log_probs", Form::Boolean),
+    Field::optional("presence_penalty", Form::Number(FROM_0_TO_2)),
+    Field::optional("frequency_penalty", Form::Number(FROM_0_TO_2)),
+    Field::optional("top_k", Form::Integer(FROM_MINUS_1)),
+    Field::optional("top_p", Form::Number(ABOVE_0_TO_1)),
+    Field::optional("include_stop_str_in_output", Form::Boolean),
+    Field::optional("guided_json", Form::Dictionary),
+    Field::optional("guided_regex", Form::Text),
+    Field::optional("guided_choice", Form::Texts),
+    Field::optional("guided_grammar", Form::Text),
+    Field::optional("skip_special_tokens", Form::Boolean),
+];
 
 impl CompletionRequest {
     /// A request with nothing but what every one must have.
@@ -99,6 +120,12 @@ impl CompletionRequest {
             guided: None,
             skip_special_tokens: true,
         }
+    }
+
+    /// The JSON schema of the body.
+    #[must_use]
+    pub fn schema() -> Value {
+        body_schema(FIELDS.iter().copied())
     }
 
     /// Checks the query parameter and the body.

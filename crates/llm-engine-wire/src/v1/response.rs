@@ -1,7 +1,8 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The answer of the sync route. Nulls are written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SyncResponse {
     /// Identifies the request.
     pub request_id: String,
@@ -10,7 +11,7 @@ pub struct SyncResponse {
 }
 
 /// A whole completion.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Output {
     /// The text.
     pub text: String,
@@ -23,7 +24,7 @@ pub struct Output {
 }
 
 /// A token with its log-probability.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenOutput {
     /// Its text.
     pub token: String,
@@ -32,7 +33,7 @@ pub struct TokenOutput {
 }
 
 /// One event of the stream route. One of the two members is null.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Frame {
     /// Identifies the request; the same in each frame.
     pub request_id: String,
@@ -43,7 +44,7 @@ pub struct Frame {
 }
 
 /// What a frame adds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StreamOutput {
     /// Text to append.
     pub text: String,
@@ -58,7 +59,7 @@ pub struct StreamOutput {
 }
 
 /// An error after the stream has begun.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StreamError {
     /// The HTTP status that it would have been.
     pub status_code: u16,
@@ -67,7 +68,7 @@ pub struct StreamError {
 }
 
 /// The words of a [`StreamError`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StreamErrorContent {
     /// One sentence for a person.
     pub error: String,

@@ -7,6 +7,7 @@ mod chunks;
 mod json;
 mod openai_request;
 mod recorded;
+mod schemas;
 mod sse;
 mod translate;
 mod upstream_body;

@@ -1,23 +1,32 @@
 use serde_json::{Map, Value, json};
 
-use crate::validation::{Bound, Loc, Problem, boolean, dictionary, integer, number, string, strings};
+use super::{Bound, Loc, Problem, boolean, dictionary, integer, number, string, strings};
 
 /// One field of a request.
-#[derive(Debug)]
-pub(super) struct Field {
-    pub(super) name: &'static str,
-    pub(super) is_required: bool,
-    pub(super) form: Form,
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it must be there; else it may also be null.
+    pub is_required: bool,
+    /// What it may hold.
+    pub form: Form,
 }
 
 /// What a field may hold.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Form {
+pub enum Form {
+    /// True or false.
     Boolean,
+    /// A whole number.
     Integer(&'static [Bound]),
+    /// A number.
     Number(&'static [Bound]),
+    /// A text.
     Text,
+    /// A list of texts.
     Texts,
+    /// An object.
     Dictionary,
     /// One text, or a list of one to four.
     Stop,
@@ -25,16 +34,39 @@ pub(super) enum Form {
     Prompt,
     /// At least one message with a role.
     Messages,
+    /// What belongs to a stream.
     StreamOptions,
 }
 
-const MOST_STOPS: usize = 4;
+pub(super) const MOST_STOPS: usize = 4;
+
+impl Field {
+    /// A field that must be there.
+    #[must_use]
+    pub const fn required(name: &'static str, form: Form) -> Self {
+        Self {
+            name,
+            is_required: true,
+            form,
+        }
+    }
+
+    /// A field that may be absent or null.
+    #[must_use]
+    pub const fn optional(name: &'static str, form: Form) -> Self {
+        Self {
+            name,
+            is_required: false,
+            form,
+        }
+    }
+}
 
 type Read = Result<Option<Value>, Vec<Problem>>;
 
 impl Form {
     /// What the field means in plain OpenAI, `None` if that is what was sent.
-    pub(super) fn read(self, value: &Value) -> Read {
+    pub(crate) fn read(self, value: &Value) -> Read {
         match self {
             Self::Boolean => {
                 let read = boolean(value)?;

@@ -1,0 +1,258 @@
+use axum::routing::MethodFilter;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use crate::error_answer::{Dialect, LlmEngineBody, OpenAiBody};
+
+/// Writes the schema of a body, with what it refers to.
+pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// What the document says of a route and a method.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    /// As the router writes it.
+    pub(super) path: &'static str,
+    /// `None`: any.
+    pub(super) method: Option<MethodFilter>,
+    summary: &'static str,
+    tag: &'static str,
+    /// Beside those of the path.
+    parameters: Vec<Value>,
+    body: Option<SchemaOf>,
+    /// In which media types, and what they hold.
+    contents: Vec<(&'static str, SchemaOf)>,
+    /// What may be said instead, beside what everybody hears who has no key.
+    errors: Vec<u16>,
+    /// In which errors are written; `None`: no key is needed.
+    dialect: Option<Dialect>,
+    /// A status that has the form of a success.
+    also: Option<u16>,
+}
+
+const EVERY_METHOD: [&str; 8] = [
+    "get", "put", "post", "delete", "options", "head", "patch", "trace",
+];
+
+impl Operation {
+    fn new(path: &'static str, method: Option<MethodFilter>, summary: &'static str) -> Self {
+        Self {
+            path,
+            method,
+            summary,
+            tag: "LLM Engine",
+            parameters: Vec::new(),
+            body: None,
+            contents: Vec::new(),
+            errors: Vec::new(),
+            dialect: None,
+            also: None,
+        }
+    }
+
+    pub(crate) fn get(path: &'static str, summary: &'static str) -> Self {
+        Self::new(path, Some(MethodFilter::GET), summary)
+    }
+
+    pub(crate) fn post(path: &'static str, summary: &'static str) -> Self {
+        Self::new(path, Some(MethodFilter::POST), summary)
+    }
+
+    pub(crate) fn put(path: &'static str, summary: &'static str) -> Self {
+        Self::new(path, Some(MethodFilter::PUT), summary)
+    }
+
+    pub(crate) fn delete(path: &'static str, summary: &'static str) -> Self {
+        Self::new(path, Some(MethodFilter::DELETE), summary)
+    }
+
+    /// By any method.
+    pub(crate) fn any(path: &'static str, summary: &'static str) -> Self {
+        Self::new(path, None, summary)
+    }
+
+    /// Of which group of routes it is.
+    pub(crate) fn tagged(self, tag: &'static str) -> Self {
+        Self { tag, ..self }
+    }
+
+    pub(crate) fn query(mut self, name: &str, is_required: bool, schema: &Value, about: &str) -> Self {
+        self.parameters.push(parameter("query", name, is_required, schema, about));
+        self
+    }
+
+    pub(crate) fn body(self, schema: SchemaOf) -> Self {
+        Self {
+            body: Some(schema),
+            ..self
+        }
+    }
+
+    pub(crate) fn answers(mut self, media_type: &'static str, schema: SchemaOf) -> Self {
+        self.contents.push((media_type, schema));
+        self
+    }
+
+    /// Its answer is JSON of this type.
+    pub(crate) fn json<T: JsonSchema>(self) -> Self {
+        self.answers("application/json", SchemaGenerator::subschema_for::<T>)
+    }
+
+    /// Its answer may also be a stream of events.
+    pub(crate) fn events(self) -> Self {
+        self.text("text/event-stream")
+    }
+
+    pub(crate) fn text(self, media_type: &'static str) -> Self {
+        self.answers(media_type, |_| schemars::json_schema!({ "type": "string" }))
+    }
+
+    /// Only for who has a key; errors are written in this dialect.
+    pub(crate) fn keyed(mut self, dialect: Dialect, errors: &[u16]) -> Self {
+        self.dialect = Some(dialect);
+        self.errors.push(401);
+        self.errors.extend(errors);
+        self
+    }
+
+    /// Its answer may come with this status too.
+    pub(crate) fn also(self, status: u16) -> Self {
+        Self {
+            also: Some(status),
+            ..self
+        }
+    }
+
+    /// What can be asked of, and go wrong on, every route that has a model work.
+    pub(super) fn generating(mut self, dialect: Dialect) -> Self {
+        self = self.keyed(dialect, &[400, 404, 409, 413, 422, 429, 500, 503]);
+        self.errors.extend(match dialect {
+            Dialect::LlmEngine => [402, 502, 504].as_slice(),
+            Dialect::OpenAi => &[502, 504],
+        });
+        let key = json!({ "type": "string", "pattern": "^[!-~]{1,255}$" });
+        let seconds = json!({ "type": "integer", "minimum": 0, "maximum": 300 });
+        let headers = [
+            (
+                "Idempotency-Key",
+                key,
+                "However often a request with it is sent, it is generated once",
+            ),
+            (
+                "x-llm-engine-keep-seconds",
+                seconds,
+                "For how long it goes on when its caller is gone; needs an Idempotency-Key",
+            ),
+            (
+                "Prefer",
+                json!({ "type": "string" }),
+                "`wait=30`: so many seconds the request would rather wait than be refused",
+            ),
+        ];
+        let headers = headers.map(|(name, schema, about)| parameter("header", name, false, &schema, about));
+        self.parameters.extend(headers);
+        self
+    }
+
+    pub(super) fn methods(&self) -> Vec<&'static str> {
+        let one = match self.method {
+            None => return EVERY_METHOD.into(),
+            Some(MethodFilter::GET) => "get",
+            Some(MethodFilter::PUT) => "put",
+            Some(MethodFilter::DELETE) => "delete",
+            Some(_) => "post",
+        };
+        vec![one]
+    }
+
+    /// As the document has it.
+    pub(super) fn describe(&self, path: &str, schemas: &mut SchemaGenerator) -> Value {
+        let mut parameters: Vec<Value> = path
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+            .map(|name| parameter("path", name, true, &json!({ "type": "string" }), ""))
+            .collect();
+        parameters.extend_from_slice(&self.parameters);
+        let security = match self.dialect {
+            Some(_) => json!([{ "bearer": [] }, { "basic": [] }]),
+            None => json!([]),
+        };
+        let mut described = json!({
+            "summary": self.summary,
+            "tags": [self.tag],
+            "security": security,
+            "parameters": parameters,
+            "responses": self.responses(schemas),
+        });
+        if let Some(body) = self.body {
+            let content = json!({ "application/json": { "schema": body(schemas) } });
+            described["requestBody"] = json!({ "required": true, "content": content });
+        }
+        described
+    }
+
+    fn responses(&self, schemas: &mut SchemaGenerator) -> Value {
+        let mut responses = Map::new();
+        let contents: Map<String, Value> = self
+            .contents
+            .iter()
+            .map(|(media_type, schema)| ((*media_type).to_owned(), json!({ "schema": schema(schemas) })))
+            .collect();
+        let good = (!contents.is_empty()).then_some(200);
+        for status in good.into_iter().chain(self.also) {
+            let answer = json!({ "description": words(status), "content": contents });
+            responses.insert(status.to_string(), answer);
+        }
+        let schema = match self.dialect {
+            Some(Dialect::LlmEngine) => schemas.subschema_for::<LlmEngineBody<'_>>(),
+            Some(Dialect::OpenAi) => schemas.subschema_for::<OpenAiBody<'_>>(),
+            None => return responses.into(),
+        };
+        for status in &self.errors {
+            let mut answer = json!({
+                "description": words(*status),
+                "content": { "application/json": { "schema": schema } },
+            });
+            if matches!(status, 429 | 503) {
+                answer["headers"] = json!({
+                    "Retry-After": header("integer", "Whole seconds, rounded up, at least 1"),
+                    "retry-after-ms": header("integer", "The same to the millisecond"),
+                    "x-should-retry": header("string", "Whether another attempt can help: `true` or `false`"),
+                });
+            }
+            responses.insert(status.to_string(), answer);
+        }
+        responses.into()
+    }
+}
+
+fn header(kind: &str, about: &str) -> Value {
+    json!({ "description": about, "schema": { "type": kind } })
+}
+
+fn parameter(place: &str, name: &str, is_required: bool, schema: &Value, about: &str) -> Value {
+    let mut parameter = json!({ "in": place, "name": name, "required": is_required, "schema": schema });
+    if !about.is_empty() {
+        parameter["description"] = about.into();
+    }
+    parameter
+}
+
+fn words(status: u16) -> &'static str {
+    match status {
+        200 => "Done",
+        400 => "The request can't be served as it is",
+        401 => "There is no API key, or nobody has it",
+        402 => "A budget is spent",
+        404 => "There is nothing of this name",
+        409 => "The answer was given and is gone, or its caller cancelled the request",
+        413 => "The body is too large",
+        422 => "The request is invalid; `detail` has every problem",
+        429 => "A policy, or the model, has no room now",
+        500 => "Something failed behind the route",
+        501 => "This needs a GPU cluster",
+        502 => "The model server failed",
+        503 => "Nothing can answer now",
+        504 => "The model server took too long",
+        _ => "Another answer",
+    }
+}
