@@ -14,8 +14,18 @@ ANSWER = {
     "choices": [{"index": 0, "text": " light", "finish_reason": "stop", "logprobs": None}],
     "usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6},
 }
-# A stream of one event, which has the usage too.
-STREAM = f"data: {json.dumps(ANSWER)}\n\ndata: [DONE]\n\n"
+MESSAGE = {"role": "assistant", "content": " light"}
+CHAT_ANSWER = {
+    **ANSWER,
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": MESSAGE, "finish_reason": "stop", "logprobs": None}],
+}
+
+
+def stream(answer):
+    """The answer as a stream of one event, which has the usage too."""
+    choices = [{**choice, "delta": choice.get("message")} for choice in answer["choices"]]
+    return f"data: {json.dumps({**answer, 'choices': choices})}\n\ndata: [DONE]\n\n"
 
 
 class Upstream(Listener):
@@ -40,11 +50,12 @@ class Upstream(Listener):
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with upstream._asked:
-                    upstream.prompts.append(body["prompt"])
+                    upstream.prompts.append(body.get("prompt") or body["messages"])
+                answer = CHAT_ANSWER if "messages" in body else ANSWER
                 if body.get("stream"):
-                    self._answer("text/event-stream", STREAM)
+                    self._answer("text/event-stream", stream(answer))
                 else:
-                    self._answer("application/json", json.dumps(ANSWER))
+                    self._answer("application/json", json.dumps(answer))
 
             def do_GET(self):
                 # What the server asks to know whether somebody is there.

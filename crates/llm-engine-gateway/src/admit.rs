@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use llm_engine_limit::{Cost, Level, Limiter, LimiterOptions, Policy, Reservation, Subject, Time};
+use llm_engine_limit::{Cost, Counts, Level, Limiter, LimiterOptions, Policy, Reservation, Subject, Time};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until};
 
@@ -87,6 +87,16 @@ impl Limits {
         };
         limits.set_policies(policies)?;
         Ok(limits)
+    }
+
+    /// How many requests are held now.
+    pub(crate) fn held(&self) -> usize {
+        self.holding.held()
+    }
+
+    /// How full the limiter is, and what became of its bookings.
+    pub(crate) fn counts(&self) -> Counts {
+        self.state().limiter.counts()
     }
 
     /// Whether any quota counts the tokens of prompts, so that it is worth asking for their number.

@@ -3,7 +3,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use http::Uri;
+use http::uri::Authority;
 use jiff::Timestamp;
+use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,6 +16,7 @@ use crate::deployment::Deployment;
 use crate::explain::Explanations;
 use crate::housekeeping::keep_house;
 use crate::learn::AnswerLengths;
+use crate::metrics::{Metrics, ModelMetrics};
 use crate::names::Names;
 use crate::policies::name_all;
 use crate::resolve::Routes;
@@ -33,6 +37,7 @@ pub struct Gateway {
     pub(crate) explanations: Arc<Explanations>,
     pub(crate) wall_clock: fn() -> Timestamp,
     pub(crate) requests: Requests,
+    metrics: Metrics,
     draining: AtomicBool,
     workers: TaskTracker,
     stop_workers: CancellationToken,
@@ -54,12 +59,14 @@ impl Gateway {
         let stop_on_error = stop_workers.clone().drop_guard();
         let mut names = Names::default();
         name_all(&mut names, &setup.models, &setup.callers);
+        let metrics = Metrics::default();
         let routes: Result<Vec<Route>, SetupError> = setup
             .models
             .into_iter()
             .map(|model| {
                 let id = names.model(&model.name);
-                route(id, model, &setup.socket_folder, &workers, &stop_workers)
+                let metrics = Arc::new(metrics.of_model(&model.name));
+                route(id, model, metrics, &setup.socket_folder, &workers, &stop_workers)
             })
             .collect();
         let callers = Callers::new(setup.callers, &names);
@@ -73,6 +80,7 @@ impl Gateway {
             explanations: Arc::new(Explanations::new()),
             wall_clock: setup.wall_clock,
             requests: Requests::default(),
+            metrics,
             draining: AtomicBool::new(false),
             workers,
             stop_workers: stop_on_error.disarm(),
@@ -130,6 +138,19 @@ impl Gateway {
         let callers = self.limits.reload(callers, policies, Callers::new)?;
         *self.callers.write().unwrap_or_else(PoisonError::into_inner) = callers;
         Ok(())
+    }
+
+    /// Has what is counted here shown with everything else.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+
+    /// Brings up to date what is not counted but looked at, for who wants to read the metrics now.
+    pub fn look(&self) {
+        for route in self.routes.all() {
+            route.metrics.now(route.queue.running(), route.queue.waiting());
+        }
+        self.metrics.limits(self.limits.held(), self.limits.counts());
     }
 
     /// From now on new requests are refused.
@@ -194,16 +215,19 @@ impl Route {
 fn route(
     id: u32,
     model: ModelSetup,
+    metrics: Arc<ModelMetrics>,
     socket_folder: &Path,
     workers: &TaskTracker,
     stop_workers: &CancellationToken,
 ) -> Result<Route, SetupError> {
+    let upstream = upstream(&model.deployment);
     let deployment = match model.deployment {
         DeploymentSetup::Worker(setup) => {
             let worker = Worker::start(
                 &model.name,
                 id,
                 setup,
+                metrics.restarts.clone(),
                 socket_folder,
                 workers,
                 stop_workers.clone(),
@@ -227,5 +251,17 @@ fn route(
         price: model.price,
         answer_lengths: Arc::new(AnswerLengths::new()),
         deployment: Arc::new(deployment),
+        metrics,
+        upstream,
     })
+}
+
+/// Host and port of a server, without what else its address may hold, or `worker`.
+fn upstream(deployment: &DeploymentSetup) -> Arc<str> {
+    let DeploymentSetup::Remote(remote) = deployment else {
+        return "worker".into();
+    };
+    let uri: Option<Uri> = remote.url.parse().ok();
+    let authority = uri.as_ref().and_then(Uri::authority).map_or("", Authority::as_str);
+    authority.rsplit('@').next().unwrap_or_default().into()
 }

@@ -63,6 +63,11 @@ impl Holding {
         })
     }
 
+    /// How many are held now.
+    pub(crate) fn held(&self) -> usize {
+        self.count().all.requests
+    }
+
     fn count(&self) -> MutexGuard<'_, Count> {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -31,6 +31,7 @@ mod hold;
 mod housekeeping;
 mod journal;
 mod learn;
+mod metrics;
 mod names;
 mod policies;
 mod price;
@@ -52,7 +53,7 @@ pub use failure::{Failure, Fault};
 pub use gateway::Gateway;
 pub use journal::JournalError;
 pub use llm_engine_limit::{
-    Budget, Counted, Fingerprint, Level, Limiter, Mode, Per, Period, Quota, QuotaError, Unit,
+    Budget, Counted, Fingerprint, GRACE, Level, Limiter, Mode, Per, Period, Quota, QuotaError, Unit,
 };
 pub use refusal::{Refusal, RefusalCode, milliseconds_up};
 pub use resolve::{Route, RouteStatus, UnknownModel};

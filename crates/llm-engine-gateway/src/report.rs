@@ -7,6 +7,7 @@ use llm_engine_wire::openai::Usage;
 use tokio::time::Instant;
 
 use crate::explain::{Explanation, Explanations, QuotaView, Verdict};
+use crate::metrics::{Ended, ModelMetrics};
 use crate::{Arrival, Caller, CompleteError, Refusal, Route};
 
 /// What is reported of one request: logged once, when this is dropped, however the request ended, and kept to be
@@ -14,11 +15,17 @@ use crate::{Arrival, Caller, CompleteError, Refusal, Route};
 #[derive(Debug)]
 pub(crate) struct Record {
     explanations: Arc<Explanations>,
+    metrics: Arc<ModelMetrics>,
+    /// The number of its route.
+    route: u32,
     /// Shared only once nothing changes in it any more.
     explanation: Arc<Explanation>,
     begun: Instant,
     admitted_after: Option<Duration>,
     first_event_after: Option<Duration>,
+    /// To whom it was sent, and how often.
+    upstream: Arc<str>,
+    attempts: u32,
     usage: Usage,
     usage_estimated: bool,
 }
@@ -48,8 +55,12 @@ impl Record {
         };
         Self {
             explanations: Arc::clone(explanations),
+            metrics: Arc::clone(&route.metrics),
+            route: arrival.route_number(),
             explanation: Arc::new(explanation),
             begun: Instant::now(),
+            upstream: Arc::clone(&route.upstream),
+            attempts: 0,
             admitted_after: None,
             first_event_after: None,
             usage: Usage::default(),
@@ -80,6 +91,11 @@ impl Record {
         self.admitted_after = Some(self.begun.elapsed());
     }
 
+    /// It is sent to the deployment, for the first time or again.
+    pub(crate) fn sent(&mut self) {
+        self.attempts += 1;
+    }
+
     pub(crate) fn first_event(&mut self) {
         self.first_event_after = Some(self.begun.elapsed());
     }
@@ -104,6 +120,10 @@ impl Record {
     }
 
     pub(crate) fn ended_by(&mut self, error: &CompleteError) {
+        match error {
+            CompleteError::Refused(refusal) => self.metrics.refused(refusal),
+            CompleteError::Failed(failure) => self.metrics.failed(failure),
+        }
         let explanation = self.explanation();
         (explanation.outcome, explanation.status) = (error.code(), error.status());
     }
@@ -138,6 +158,8 @@ impl Drop for Record {
             retry_after_ms = refusal.as_ref().and_then(|refusal| refusal.retry_after).map(milliseconds),
             booked = refusal.as_ref().map(|refusal| refusal.booked),
             would_refuse = would_refuse.map(|quota| &*quota.policy),
+            upstream = (self.attempts > 0).then_some(&*self.upstream),
+            attempts = self.attempts,
             asked_input_tokens = asked.input_tokens,
             asked_output_tokens = asked.output_tokens,
             input_tokens = self.usage.prompt_tokens,
@@ -150,6 +172,15 @@ impl Drop for Record {
             duration_ms = milliseconds(self.begun.elapsed()),
             "request"
         );
+        self.metrics.ended(Ended {
+            route: self.route,
+            outcome,
+            status: *status,
+            input_tokens: self.usage.prompt_tokens,
+            output_tokens: self.usage.completion_tokens,
+            first_token_after: self.first_event_after,
+            after: self.begun.elapsed(),
+        });
         self.explanations.keep(Arc::clone(&self.explanation));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use crate::PriceSetup;
 use crate::deployment::Deployment;
 use crate::learn::AnswerLengths;
+use crate::metrics::ModelMetrics;
 use crate::wait::Queue;
 
 /// A model by its public name, and what stands behind it.
@@ -22,6 +23,9 @@ pub struct Route {
     pub(crate) answer_lengths: Arc<AnswerLengths>,
     pub(crate) deployment: Arc<Deployment>,
     pub(crate) queue: Queue,
+    pub(crate) metrics: Arc<ModelMetrics>,
+    /// Who is behind it, for the log.
+    pub(crate) upstream: Arc<str>,
 }
 
 /// Whether a route can answer.

@@ -104,6 +104,7 @@ impl Running {
     pub(crate) fn sent(&mut self, prompt_tokens: u64) {
         self.work = Work::Sent;
         if let Some(held) = &mut self.held {
+            held.record.sent();
             held.count(Usage::new(prompt_tokens, 0), true);
         }
     }

@@ -8,6 +8,7 @@ use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use hyperlocal::UnixConnector;
+use prometheus_client::metrics::counter::Counter;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -50,6 +51,7 @@ impl Worker {
         model: &str,
         id: u32,
         setup: WorkerSetup,
+        restarts: Counter,
         socket_folder: &Path,
         tasks: &TaskTracker,
         stop: CancellationToken,
@@ -59,6 +61,7 @@ impl Worker {
             model: model.to_owned(),
             id,
             setup,
+            restarts,
             socket_folder: socket_folder.to_owned(),
             state: sender,
             stop,
@@ -77,6 +80,7 @@ struct Supervisor {
     /// Tells apart models whose names look the same as file names.
     id: u32,
     setup: WorkerSetup,
+    restarts: Counter,
     socket_folder: PathBuf,
     state: watch::Sender<WorkerState>,
     stop: CancellationToken,
@@ -106,6 +110,7 @@ impl Supervisor {
                 () = sleep(backoff) => {}
                 () = self.stop.cancelled() => return,
             }
+            self.restarts.inc();
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
             self.state.send_replace(WorkerState::Starting);
         }

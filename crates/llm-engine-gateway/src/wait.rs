@@ -67,6 +67,11 @@ impl Queue {
         self.concurrency.get() - self.places.available_permits()
     }
 
+    /// Requests that wait for a place now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     fn taken(&self, permit: OwnedSemaphorePermit) -> Place {
         Place {
             _permit: permit,

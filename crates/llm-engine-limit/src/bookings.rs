@@ -3,12 +3,12 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
-use crate::{Cost, Subject, Time};
+use crate::{Cost, Counts, Subject, Time};
 
 /// How far ahead times are booked. Clients don't follow longer waits anyway.
 pub(crate) const HORIZON: Duration = Duration::from_secs(60);
 /// How long after its time a booking is kept.
-pub(crate) const GRACE: Duration = Duration::from_secs(3);
+pub const GRACE: Duration = Duration::from_secs(3);
 /// Who comes at its time comes within this, whatever the network does.
 pub(crate) const PUNCTUAL: Duration = Duration::from_millis(300);
 /// Bookings of one caller, and of all.
@@ -47,6 +47,10 @@ pub(crate) struct Booking {
 pub(crate) struct Bookings {
     by_id: HashMap<u64, Booking, FixedState>,
     next_id: u64,
+    /// How many have ended by their callers coming.
+    kept: u64,
+    /// How many have ended by nobody coming.
+    lost: u64,
     /// By whom they are for and digest.
     by_fingerprint: HashMap<(Subject, u64), Equal, FixedState>,
     by_caller: HashMap<u32, usize, FixedState>,
@@ -177,6 +181,22 @@ impl Bookings {
         }
     }
 
+    /// Its caller has come and was admitted.
+    pub(crate) fn count_kept(&mut self) {
+        self.kept += 1;
+    }
+
+    /// Those of bookings.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            open_bookings: self.by_id.len() as u64,
+            booked: self.next_id,
+            kept: self.kept,
+            lost: self.lost,
+            ..Counts::default()
+        }
+    }
+
     /// Gives a booking another time, which is after now.
     pub(crate) fn move_to(&mut self, id: u64, due: Time) {
         let Some(booking) = self.by_id.get_mut(&id) else {
@@ -228,6 +248,7 @@ impl Bookings {
         let (_, id) = passed(&self.late, KEPT)?;
         let booking = self.by_id[&id];
         self.remove(id);
+        self.lost += 1;
         Some((Turn::Expired(id), booking))
     }
 

@@ -82,6 +82,14 @@ impl Buckets {
         &mut self.pages[page][buckets]
     }
 
+    /// How many rows belong to a key, and whether new keys have to share one.
+    pub(crate) fn in_use(&self) -> (u64, bool) {
+        match self.partition.kind() {
+            KeyKind::Id => (self.rows().len() as u64, false),
+            KeyKind::Words => (self.index.len(), self.index.is_full()),
+        }
+    }
+
     /// Every row that may have been used.
     pub(crate) fn rows(&self) -> Vec<u32> {
         match self.partition.kind() {

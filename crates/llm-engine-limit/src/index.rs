@@ -95,6 +95,16 @@ impl Index {
         self.next > self.capacity
     }
 
+    /// How many keys have a row now.
+    pub(crate) fn len(&self) -> u64 {
+        self.parts.iter().map(|part| part.len() as u64).sum()
+    }
+
+    /// Whether there is no row for another key.
+    pub(crate) fn is_full(&self) -> bool {
+        self.has_been_full() && self.free.is_empty()
+    }
+
     /// Every row that a key has now.
     pub(crate) fn rows(&self) -> impl Iterator<Item = u32> {
         self.parts.iter().flat_map(|part| part.iter().copied())

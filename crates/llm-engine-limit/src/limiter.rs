@@ -6,7 +6,7 @@ use crate::buckets::TableSize;
 use crate::cost::Amounts;
 use crate::policy_group::{PolicyGroup, Question, Refusing, Standing};
 use crate::saved::Saved;
-use crate::{Calendar, Cost, Fingerprint, Level, Policy, Refusal, Refused, Subject, Time};
+use crate::{Counts, Calendar, Cost, Fingerprint, Level, Policy, Refusal, Refused, Subject, Time};
 
 /// Decides about requests under a set of policies.
 ///
@@ -182,6 +182,18 @@ impl Limiter {
     /// Lets happen what time alone brings about, so that it shows in [`Self::levels`]: booked times come and go.
     pub fn pass_time(&mut self, now: Time) {
         self.advance(now);
+    }
+
+    /// How full the tables are, and what became of bookings.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.bookings.counts();
+        for group in &self.groups {
+            let (rows, is_shared) = group.table_use();
+            counts.rows += rows;
+            counts.shared_rows += u64::from(is_shared);
+        }
+        counts
     }
 
     /// How every quota that applies to the subject stands.

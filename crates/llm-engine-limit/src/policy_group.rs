@@ -52,6 +52,11 @@ pub(crate) struct PolicyGroup {
 }
 
 impl PolicyGroup {
+    /// How many rows belong to a key, and whether one has to do for several.
+    pub(crate) fn table_use(&self) -> (u64, bool) {
+        self.buckets.in_use()
+    }
+
     /// The policies in as few groups as their order allows.
     pub(crate) fn chunks(policies: &[Policy]) -> impl Iterator<Item = &[Policy]> {
         policies.chunk_by(|a, b| {

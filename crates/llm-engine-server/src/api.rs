@@ -2,6 +2,8 @@
 
 mod operation;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::handler::Handler;
@@ -15,9 +17,10 @@ use serde_json::{Map, Value, json};
 
 use crate::App;
 use crate::error_answer::Dialect;
+use crate::metrics::RouteResponses;
 use crate::replay;
 
-pub(crate) use operation::{Operation, SchemaOf};
+pub(crate) use operation::Operation;
 
 /// Routes, and their document.
 pub(crate) struct Api {
@@ -52,9 +55,16 @@ impl Api {
         T: 'static,
     {
         self.describe(&operation);
+        let responses = Arc::new(RouteResponses::of(operation.path));
+        let counted = async move |State(app): State<App>, request: Request| {
+            let metrics = Arc::clone(&app.metrics);
+            let response = handler.call(request, app).await;
+            metrics.responded(&responses, response.status());
+            response
+        };
         let handler = match operation.method {
-            Some(method) => on(method, handler),
-            None => any(handler),
+            Some(method) => on(method, counted),
+            None => any(counted),
         };
         let router = std::mem::take(&mut self.router);
         self.router = router.route(operation.path, handler);

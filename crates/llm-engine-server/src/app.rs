@@ -25,7 +25,7 @@ impl App {
     /// An app whose metrics are all zero.
     #[must_use]
     pub fn new(gateway: Arc<Gateway>, trusted_proxies: Vec<IpNet>, replay: ReplaySetup) -> Self {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(&gateway);
         Self {
             gateway,
             trusted_proxies: trusted_proxies.into(),

@@ -8,9 +8,11 @@ mod defaults;
 mod error;
 mod model;
 mod nano_usd;
+mod nearest;
 mod policy;
 mod quota;
 mod replay;
+mod spanned;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -18,21 +20,26 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use llm_engine_gateway::{CallerSetup, PolicySetup, PriceSetup};
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde::Deserialize;
-use toml::Spanned;
+use serde_json::Value;
 
 use crate::ReplaySetup;
 
-pub use error::ConfigError;
+pub use error::{ConfigError, Mistake, Place};
 pub use model::{GgufModel, ModelConfig, Runner};
 
-use error::Source;
+use error::{Mistakes, Source};
+use spanned::Spanned;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where the configuration says so, if it does.
+    pub listen_place: Option<Place>,
     /// The models.
     pub models: Vec<ModelConfig>,
     /// The callers.
@@ -49,21 +56,29 @@ pub struct Config {
     pub replay: ReplaySetup,
 }
 
-/// The file as written. Every section is optional; without models there is the built-in one, without callers the
-/// development key.
-#[derive(Debug, Deserialize)]
+/// The configuration of LLM Engine. Every section is optional; without models there is the built-in one, without callers
+/// the development key.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "LLM Engine")]
 struct RawConfig {
+    /// The address and port to listen on; by default 127.0.0.1:5000.
     listen: Option<Spanned<String>>,
+    /// By the names by which requests ask for them.
     #[serde(default)]
     models: BTreeMap<Spanned<String>, model::RawModel>,
+    /// By their names.
     #[serde(default)]
     callers: BTreeMap<Spanned<String>, caller::RawCaller>,
+    /// The limits.
     #[serde(default)]
     policies: Vec<policy::RawPolicy>,
+    /// Proxies, addresses or networks, that are believed from which address a request comes.
     #[serde(default)]
     trusted_proxies: Vec<Spanned<String>>,
+    /// Where budgets and long debts are kept over a restart.
     state_folder: Option<PathBuf>,
+    /// What is kept of answers to requests with an `Idempotency-Key`.
     #[serde(default)]
     replay: replay::RawReplay,
 }
@@ -77,9 +92,18 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the file, the line and what is wrong there.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::whole_file(path, format!("it can't be read: {error}")))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let source = Source { text: "", path };
+            source.whole_file(format!("it can't be read: {error}"))
+        })?;
         Self::parse(&text, path)
+    }
+
+    /// The JSON schema of a file, for editors.
+    #[must_use]
+    pub fn schema() -> Value {
+        let generator = SchemaSettings::draft07().into_generator();
+        generator.into_root_schema_for::<RawConfig>().to_value()
     }
 
     /// The built-in configuration: the small model, the development key, modest limits.
@@ -107,26 +131,42 @@ impl Config {
             replay,
         } = raw;
 
-        let (mut models, deployments) = model::check_all(models, &source)?;
-        if models.is_empty() {
+        let mut mistakes = Mistakes::default();
+        let (mut models, deployments) = model::check_all(models, &source, &mut mistakes);
+        if models.is_empty() && mistakes.is_empty() {
             models = model::built_in()?;
         }
         let development_key = callers.is_empty();
-        let callers = caller::check_all(callers, &source)?;
+        let callers = caller::check_all(callers, &source, &mut mistakes);
+        let replay = mistakes.keep(replay::check(replay, &source));
+        let proxies = check_proxies(&trusted_proxies, development_key, &source);
+        let proxies = mistakes.keep(proxies);
+        let listen_place = listen.as_ref().map(|listen| source.place(&listen.span()));
+        let listen = mistakes.keep(check_listen(listen, development_key, &source));
         let names = policy::Names {
             models: &models,
             callers: &callers,
         };
-        let policies = policy::check_all(policies, deployments, names, &source)?;
+        // Policies speak of models and callers: what is wrong there is not to be complained about twice.
+        let policies = if mistakes.is_empty() {
+            policy::check_all(policies, deployments, names, &source, &mut mistakes)
+        } else {
+            Vec::new()
+        };
+        mistakes.check()?;
+        let (Some(listen), Some(trusted_proxies), Some(replay)) = (listen, proxies, replay) else {
+            unreachable!("what is missing is a mistake");
+        };
         Ok(Self {
-            listen: check_listen(listen, development_key, &source)?,
-            trusted_proxies: check_proxies(&trusted_proxies, development_key, &source)?,
-            state_folder: state_folder.map(|folder| source.folder().join(folder)),
-            replay: replay::check(replay, &source)?,
+            listen,
+            listen_place,
             models,
             callers,
             development_key,
             policies,
+            trusted_proxies,
+            state_folder: state_folder.map(|folder| source.folder().join(folder)),
+            replay,
         })
     }
 
@@ -139,6 +179,7 @@ impl Config {
             trusted_proxies,
             state_folder,
             replay,
+            listen_place: _,
             callers: _,
             development_key: _,
             policies: _,
@@ -168,7 +209,7 @@ fn check_listen(
     listen: Option<Spanned<String>>,
     development_key: bool,
     source: &Source<'_>,
-) -> Result<SocketAddr, ConfigError> {
+) -> Result<SocketAddr, Mistake> {
     let Some(listen) = listen else {
         return Ok(DEFAULT_LISTEN);
     };
@@ -198,7 +239,7 @@ fn check_proxies(
     networks: &[Spanned<String>],
     development_key: bool,
     source: &Source<'_>,
-) -> Result<Vec<IpNet>, ConfigError> {
+) -> Result<Vec<IpNet>, Mistake> {
     let checked = networks.iter().map(|network| check_network(network, source));
     let checked = checked.collect::<Result<_, _>>()?;
     if development_key && let Some(first) = networks.first() {
@@ -213,7 +254,7 @@ fn check_proxies(
 }
 
 /// A network, or the one of a single address.
-fn check_network(network: &Spanned<String>, source: &Source<'_>) -> Result<IpNet, ConfigError> {
+fn check_network(network: &Spanned<String>, source: &Source<'_>) -> Result<IpNet, Mistake> {
     let text = network.get_ref();
     let address = || text.parse().map(|address: IpAddr| address.into());
     text.parse().or_else(|_| address()).map_err(|_| {

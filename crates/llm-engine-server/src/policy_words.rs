@@ -1,6 +1,10 @@
 //! A policy in words: for whoever starts the server, and for the page that its callers read.
 
+mod explained;
+
 use llm_engine_gateway::{BudgetSetup, Counted, MatchSetup, Mode, Per, PolicySetup, Quota, Unit};
+
+pub use explained::{Explained, Limit, explained};
 
 /// All of it in one line: `per-key, each key and model: 60 requests per minute (at most 20 at once)`.
 #[must_use]

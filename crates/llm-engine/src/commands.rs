@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod check;
 pub(crate) mod complete;
 pub(crate) mod explain;
 pub(crate) mod fetch_model;
@@ -47,5 +48,5 @@ fn locate(gguf: &GgufModel) -> anyhow::Result<PathBuf> {
     };
     let cache = ModelCache::of_user(|name| std::env::var_os(name));
     file.locate(&cache)
-        .map_err(|error| Usage(error.to_string()).into())
+        .map_err(|error| Usage(format!("{}: {error}", gguf.place)).into())
 }

@@ -29,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Serve the API.
     Serve(commands::serve::Arguments),
+    /// Say whether a configuration is good, and what its policies mean.
+    Check(commands::check::Arguments),
     /// Ask a server for a completion and print it as it comes.
     Complete(commands::complete::Arguments),
     /// Say what every policy saw of a request.
@@ -47,6 +49,7 @@ const EXAMPLES: &str = "\
 Examples:
   llm-engine serve                                   the built-in model on 127.0.0.1:5000, development key 'root'
   llm-engine serve --config llm-engine.toml          your models, callers and limits
+  llm-engine check llm-engine.toml                   whether it is good, and what its policies mean
   llm-engine complete \"Why is the sky blue?\"         ask the local server
   llm-engine complete --model big --json \"Hello\"     the whole answer as JSON
   llm-engine explain REQUEST_ID                      why a request was refused, or was not
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
     logging::start(log_format);
     let result = match command {
         Command::Serve(arguments) => commands::serve::run(&arguments, log_format),
+        Command::Check(arguments) => commands::check::run(&arguments),
         Command::Complete(arguments) => commands::complete::run(&arguments),
         Command::Explain(arguments) => commands::explain::run(&arguments),
         Command::Simulate(arguments) => commands::simulate::run(&arguments),

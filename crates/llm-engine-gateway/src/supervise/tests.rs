@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use prometheus_client::metrics::counter::Counter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,7 +17,7 @@ async fn a_worker_that_is_stopped_before_it_begins_never_runs() {
     };
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     stop.cancel();
-    let _worker = Worker::start("m", 0, setup, folder.path(), &tasks, stop);
+    let _worker = Worker::start("m", 0, setup, Counter::default(), folder.path(), &tasks, stop);
     tasks.close();
     // Had it been started, this would wait for its end.
     tasks.wait().await;

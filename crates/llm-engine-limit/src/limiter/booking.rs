@@ -290,6 +290,9 @@ impl Limiter {
     fn end_booking(&mut self, id: u64, was_kept: Option<bool>) {
         let booking = self.bookings.get(id);
         self.bookings.remove(id);
+        if was_kept == Some(true) {
+            self.bookings.count_kept();
+        }
         self.in_groups(booking.subject, |group| group.end_booking(id, &booking, was_kept));
     }
 

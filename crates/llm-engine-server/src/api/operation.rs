@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::error_answer::{Dialect, LlmEngineBody, OpenAiBody};
 
 /// Writes the schema of a body, with what it refers to.
-pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
 /// What the document says of a route and a method.
 #[derive(Debug)]

@@ -3,15 +3,17 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::http::Uri;
 use llm_engine_gateway::{ApiKeyDigest, DeploymentSetup, ModelSetup, PriceSetup, RemoteSetup, WorkerSetup};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use toml::Spanned;
 
 use super::caller::environment;
-use super::error::{ConfigError, Source};
+use super::error::{ConfigError, Mistake, Mistakes, Place, Source};
 use super::nano_usd::NanoUsd;
 use super::policy::DeploymentLimits;
 use super::quota::{LIMITS, RawLimits, RawMode, RawOutputReservation, RawQuota};
+use super::spanned::Spanned;
 use super::{Config, defaults};
 
 /// One checked model.
@@ -47,8 +49,10 @@ pub enum Runner {
 }
 
 /// A model file and how to run it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct GgufModel {
+    /// Where the configuration names it.
+    pub place: Place,
     /// A path, or where to fetch it from.
     pub source: String,
     /// The digest that the file must have, in hexadecimal.
@@ -61,52 +65,81 @@ pub struct GgufModel {
     pub threads: Option<NonZeroU32>,
 }
 
-/// `[models.NAME]` as written.
-#[derive(Debug, Deserialize)]
+/// A model: a file that is run here, or deployments on other servers.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Model")]
 pub(super) struct RawModel {
+    /// Further names.
     #[serde(default)]
     aliases: Vec<Spanned<String>>,
-    gguf: Option<String>,
+    /// A model file: a path, or `pip:PACKAGE==VERSION/MEMBER` for one inside a wheel.
+    gguf: Option<Spanned<String>>,
+    /// The digest that the file must have, in hexadecimal.
     sha256: Option<Spanned<String>>,
+    /// Whether v1 prompts go through the model's chat template, so that they are answered.
     #[serde(default)]
     chat_template_for_prompts: bool,
+    /// The most tokens, prompt and answer together, of one request.
     context_tokens: Option<NonZeroU32>,
+    /// Threads of the model runner; by default one less than there are cores.
     threads: Option<NonZeroU32>,
+    /// The servers that have it.
     deployments: Option<Spanned<Vec<Spanned<RawDeployment>>>>,
+    /// The most output tokens of a request that names no maximum.
     default_output_tokens: Option<NonZeroU32>,
+    /// What `usd` counts.
     #[serde(default)]
     price: RawPrice,
+    /// Requests that run at the same time.
     concurrency: Option<NonZeroU32>,
+    /// How long a request may wait for a place; after that it is refused.
     queue_wait: Option<Spanned<String>>,
+    /// How many requests may wait.
     queue_length: Option<usize>,
 }
 
 /// What a model costs, as written.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Price")]
 struct RawPrice {
+    /// Dollars for a million tokens of prompts.
     #[serde(default)]
     input_usd_per_million: NanoUsd,
+    /// Dollars for a million generated tokens.
     #[serde(default)]
     output_usd_per_million: NanoUsd,
 }
 
-/// One of `deployments` as written.
-#[derive(Debug, Deserialize)]
+/// A server that has the model, and what it may be asked for.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Deployment")]
 struct RawDeployment {
+    /// Where its API begins, such as `http://127.0.0.1:8000/v1`.
     url: Spanned<String>,
+    /// What it calls the model.
     model: String,
+    /// The environment variable that holds the key for it.
     api_key_env: Option<Spanned<String>>,
+    /// How many requests.
     requests: Option<Spanned<RawQuota>>,
+    /// How many tokens of prompts.
     input_tokens: Option<Spanned<RawQuota>>,
+    /// How many generated tokens.
     output_tokens: Option<Spanned<RawQuota>>,
+    /// How many tokens of either kind.
     tokens: Option<Spanned<RawQuota>>,
+    /// How many dollars, at the models' prices.
     usd: Option<Spanned<RawQuota<NanoUsd>>>,
+    /// How many requests at the same time.
     concurrency: Option<NonZeroU32>,
+    /// Whether it refuses, or only shows what it would refuse.
     mode: Option<RawMode>,
+    /// How long a request waits in the server instead of being refused, at most 60s.
     hold: Option<Spanned<String>>,
+    /// How many output tokens a request reserves that names no maximum.
     output_reservation: Option<RawOutputReservation>,
 }
 
@@ -122,27 +155,37 @@ const QUEUE_LENGTH: usize = 1024;
 pub(super) fn check_all(
     models: BTreeMap<Spanned<String>, RawModel>,
     source: &Source<'_>,
-) -> Result<(Vec<ModelConfig>, Vec<DeploymentLimits>), ConfigError> {
+    mistakes: &mut Mistakes,
+) -> (Vec<ModelConfig>, Vec<DeploymentLimits>) {
     let mut names = BTreeSet::new();
     let mut checked = Vec::with_capacity(models.len());
     let mut deployments = Vec::new();
     for (name, model) in models {
-        for name in std::iter::once(&name).chain(&model.aliases) {
-            if name.get_ref().is_empty() {
-                return Err(source.error(name.span(), "the name of a model is empty"));
-            }
-            if !names.insert(name.get_ref().clone()) {
-                return Err(source.error(
-                    name.span(),
-                    format!("two models have the name '{}'", name.get_ref()),
-                ));
-            }
+        let model = check_names(&name, &model, &mut names, source).and_then(|()| check(name, model, source));
+        if let Some((model, deployment)) = mistakes.keep(model) {
+            checked.push(model);
+            deployments.extend(deployment);
         }
-        let (model, deployment) = check(name, model, source)?;
-        checked.push(model);
-        deployments.extend(deployment);
     }
-    Ok((checked, deployments))
+    (checked, deployments)
+}
+
+fn check_names(
+    name: &Spanned<String>,
+    model: &RawModel,
+    others: &mut BTreeSet<String>,
+    source: &Source<'_>,
+) -> Result<(), Mistake> {
+    for name in std::iter::once(name).chain(&model.aliases) {
+        if name.get_ref().is_empty() {
+            return Err(source.error(name.span(), "the name of a model is empty"));
+        }
+        if !others.insert(name.get_ref().clone()) {
+            let message = format!("two models have the name '{}'", name.get_ref());
+            return Err(source.error(name.span(), message));
+        }
+    }
+    Ok(())
 }
 
 /// The model of the built-in configuration.
@@ -154,7 +197,7 @@ fn check(
     name: Spanned<String>,
     raw: RawModel,
     source: &Source<'_>,
-) -> Result<(ModelConfig, Option<DeploymentLimits>), ConfigError> {
+) -> Result<(ModelConfig, Option<DeploymentLimits>), Mistake> {
     let span = name.span();
     let RawModel {
         aliases,
@@ -174,7 +217,8 @@ fn check(
         (Some(gguf), None) => {
             let sha256 = sha256.map(|digest| check_digest(&digest, source)).transpose()?;
             let gguf = GgufModel {
-                source: gguf,
+                place: source.place(&gguf.span()),
+                source: gguf.into_inner(),
                 sha256,
                 base: source.folder().to_owned(),
                 context_tokens,
@@ -217,7 +261,7 @@ fn check(
     Ok((model, limits))
 }
 
-fn check_digest(digest: &Spanned<String>, source: &Source<'_>) -> Result<String, ConfigError> {
+fn check_digest(digest: &Spanned<String>, source: &Source<'_>) -> Result<String, Mistake> {
     let digits = digest.get_ref();
     match ApiKeyDigest::from_hex(digits) {
         Some(_) => Ok(digits.to_ascii_lowercase()),
@@ -229,7 +273,7 @@ fn check_deployments(
     deployments: Spanned<Vec<Spanned<RawDeployment>>>,
     model_name: &str,
     source: &Source<'_>,
-) -> Result<(RemoteSetup, Option<DeploymentLimits>), ConfigError> {
+) -> Result<(RemoteSetup, Option<DeploymentLimits>), Mistake> {
     let span = deployments.span();
     let mut deployments = deployments.into_inner().into_iter();
     let (Some(only), None) = (deployments.next(), deployments.next()) else {
@@ -250,13 +294,7 @@ fn check_deployments(
         hold,
         output_reservation,
     } = only.into_inner();
-    if !(url.get_ref().starts_with("http://") || url.get_ref().starts_with("https://")) {
-        let message = format!(
-            "url is '{}'; it must begin with http:// or https://",
-            url.get_ref()
-        );
-        return Err(source.error(url.span(), message));
-    }
+    check_url(&url, source)?;
     let api_key = api_key_env.map(|name| environment(&name, source)).transpose()?;
     let remote = RemoteSetup {
         url: url.into_inner(),
@@ -287,12 +325,23 @@ fn check_deployments(
     Ok((remote, None))
 }
 
+fn check_url(url: &Spanned<String>, source: &Source<'_>) -> Result<(), Mistake> {
+    let text = url.get_ref();
+    let uri: Option<Uri> = text.parse().ok();
+    let is_good = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    if uri.as_ref().is_some_and(is_good) {
+        return Ok(());
+    }
+    let message = format!("url is '{text}'; it must be an address such as http://127.0.0.1:8000/v1");
+    Err(source.error(url.span(), message))
+}
+
 /// A duration such as `"30s"` or `"1m"`.
 pub(super) fn duration(
     text: &Spanned<String>,
     field: &str,
     source: &Source<'_>,
-) -> Result<Duration, ConfigError> {
+) -> Result<Duration, Mistake> {
     humantime::parse_duration(text.get_ref()).map_err(|error| {
         let message = format!(
             "{field} is '{}'; it must be a duration such as \"30s\" or \"1m\": {error}",
@@ -302,9 +351,38 @@ pub(super) fn duration(
     })
 }
 
+impl PartialEq for GgufModel {
+    /// Whether they are the same model: where it is written does not matter.
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            place: _,
+            source,
+            sha256,
+            base,
+            context_tokens,
+            threads,
+        } = self;
+        (source, sha256, base, context_tokens, threads)
+            == (
+                &other.source,
+                &other.sha256,
+                &other.base,
+                &other.context_tokens,
+                &other.threads,
+            )
+    }
+}
+
+impl Eq for GgufModel {}
+
 impl ModelConfig {
+    /// All names by which requests can ask for it.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        std::iter::once(&self.name).chain(&self.aliases).map(String::as_str)
+    }
+
     pub(super) fn has_name(&self, name: &str) -> bool {
-        self.name == name || self.aliases.iter().any(|alias| alias == name)
+        self.names().any(|known| known == name)
     }
 
     /// The gateway's part of it. `worker` says how to run a model file.

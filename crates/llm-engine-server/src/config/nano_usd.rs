@@ -1,3 +1,6 @@
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -8,6 +11,20 @@ pub(super) struct NanoUsd(pub(super) u64);
 impl From<NanoUsd> for u64 {
     fn from(NanoUsd(amount): NanoUsd) -> Self {
         amount
+    }
+}
+
+impl JsonSchema for NanoUsd {
+    fn schema_name() -> Cow<'static, str> {
+        "Dollars".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "number", "minimum": 0 })
     }
 }
 

@@ -2,52 +2,80 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 
 use llm_engine_gateway::{CallerSetup, MOST_POLICIES, MatchSetup, Per, PolicySetup, PriceSetup, ROUTES};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use toml::Spanned;
 
-use super::error::{ConfigError, Source};
+use super::error::{Mistake, Mistakes, Source};
 use super::model::ModelConfig;
 use super::nano_usd::NanoUsd;
+use super::nearest::nearest;
 use super::quota::{LIMITS, RawLimits, RawMode, RawOutputReservation, RawQuota};
+use super::spanned::Spanned;
 
-/// One of `[[policies]]` as written.
-#[derive(Debug, Deserialize)]
+/// A named set of limits, and what they are counted per.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Policy")]
 pub(super) struct RawPolicy {
+    /// By which answers, the log and the metrics know it.
     name: Spanned<String>,
+    /// Which requests it applies to; all of it must be so.
     #[serde(default, rename = "match")]
     matches: RawMatch,
+    /// What has an amount of its own; nothing: all requests together have one.
     #[serde(default)]
     per: Vec<RawPer>,
+    /// How many requests.
     requests: Option<Spanned<RawQuota>>,
+    /// How many tokens of prompts.
     input_tokens: Option<Spanned<RawQuota>>,
+    /// How many generated tokens.
     output_tokens: Option<Spanned<RawQuota>>,
+    /// How many tokens of either kind.
     tokens: Option<Spanned<RawQuota>>,
+    /// How many dollars, at the models' prices.
     usd: Option<Spanned<RawQuota<NanoUsd>>>,
+    /// How many requests at the same time.
     concurrency: Option<NonZeroU32>,
+    /// Whether it refuses, or only shows what it would refuse.
     mode: Option<RawMode>,
+    /// How long a request waits in the server instead of being refused, at most 60s.
     hold: Option<Spanned<String>>,
+    /// How many output tokens a request reserves that names no maximum.
     output_reservation: Option<RawOutputReservation>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Match")]
 struct RawMatch {
+    /// Of this caller.
     caller: Option<Spanned<String>>,
+    /// Of callers of this team.
     team: Option<Spanned<String>>,
+    /// For this end user.
     user: Option<String>,
+    /// For this model.
     model: Option<Spanned<String>>,
+    /// By this route, such as `/v1/chat/completions`.
     route: Option<Spanned<String>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "Per")]
 enum RawPer {
+    /// Each caller.
     Key,
+    /// Each end user, as trusted callers name them.
     User,
+    /// Each team.
     Team,
+    /// Each model.
     Model,
+    /// Each HTTP route.
     Route,
+    /// Each address; of IPv6 each network of 64 bits.
     Address,
 }
 
@@ -74,18 +102,19 @@ pub(super) fn check_all(
     deployments: Vec<DeploymentLimits>,
     names: Names<'_>,
     source: &Source<'_>,
-) -> Result<Vec<PolicySetup>, ConfigError> {
+    mistakes: &mut Mistakes,
+) -> Vec<PolicySetup> {
     let mut checked: Vec<PolicySetup> = Vec::with_capacity(policies.len() + deployments.len());
     let all_spans = policies.iter().map(|policy| policy.name.span());
     let mut all_spans = all_spans.chain(deployments.iter().map(|deployment| deployment.span.clone()));
     if let Some(span) = all_spans.nth(MOST_POLICIES) {
         let message =
             format!("there are more than {MOST_POLICIES} policies, those of deployments among them");
-        return Err(source.error(span, message));
+        mistakes.keep::<()>(Err(source.error(span, message)));
     }
     for policy in policies {
-        check_name(&policy.name, &checked, source)?;
-        checked.push(check(policy, names, source)?);
+        let policy = check_name(&policy.name, &checked, source).and_then(|()| check(policy, names, source));
+        checked.extend(mistakes.keep(policy));
     }
     for DeploymentLimits { model, limits, .. } in deployments {
         let name = free_name(&model, &checked);
@@ -93,12 +122,11 @@ pub(super) fn check_all(
             model: Some(model),
             ..MatchSetup::default()
         };
-        checked.push(PolicySetup {
-            name,
-            ..check_limits(limits, matches, names, source)?
-        });
+        let policy = check_limits(limits, matches, names, source);
+        let policy = policy.map(|policy| PolicySetup { name, ..policy });
+        checked.extend(mistakes.keep(policy));
     }
-    Ok(checked)
+    checked
 }
 
 /// Names stand in headers, in strings where nothing has to be escaped.
@@ -110,7 +138,7 @@ fn check_name(
     name: &Spanned<String>,
     others: &[PolicySetup],
     source: &Source<'_>,
-) -> Result<(), ConfigError> {
+) -> Result<(), Mistake> {
     let text = name.get_ref();
     if text.is_empty() || !text.chars().all(is_printable) {
         let message = format!("policy '{text}': a name has letters, digits, '-', '_' and '.' only");
@@ -137,7 +165,7 @@ fn free_name(model: &str, others: &[PolicySetup]) -> String {
     name
 }
 
-fn check(raw: RawPolicy, names: Names<'_>, source: &Source<'_>) -> Result<PolicySetup, ConfigError> {
+fn check(raw: RawPolicy, names: Names<'_>, source: &Source<'_>) -> Result<PolicySetup, Mistake> {
     let RawPolicy {
         name,
         matches,
@@ -196,7 +224,7 @@ fn check_limits(
     matches: MatchSetup,
     names: Names<'_>,
     source: &Source<'_>,
-) -> Result<PolicySetup, ConfigError> {
+) -> Result<PolicySetup, Mistake> {
     let is_meant = |model: &&ModelConfig| matches.model.as_deref().is_none_or(|name| model.has_name(name));
     let is_priced = |model: &ModelConfig| model.price != PriceSetup::default();
     if let Some(usd) = &limits.usd
@@ -213,7 +241,7 @@ fn check_limits(
 }
 
 /// Every name must be that of something, except those of users, which are the callers' own.
-fn check_match(raw: RawMatch, names: Names<'_>, source: &Source<'_>) -> Result<MatchSetup, ConfigError> {
+fn check_match(raw: RawMatch, names: Names<'_>, source: &Source<'_>) -> Result<MatchSetup, Mistake> {
     let RawMatch {
         caller,
         team,
@@ -221,18 +249,9 @@ fn check_match(raw: RawMatch, names: Names<'_>, source: &Source<'_>) -> Result<M
         model,
         route,
     } = raw;
-    let known = |name: Option<Spanned<String>>, what: &str, is_known: &dyn Fn(&str) -> bool| match name {
-        Some(name) if !is_known(name.get_ref()) => {
-            Err(source.error(name.span(), format!("there is no {what} '{}'", name.get_ref())))
-        }
-        name => Ok(name.map(Spanned::into_inner)),
-    };
-    let is_caller = |name: &str| names.callers.iter().any(|caller| caller.name == name);
-    let is_team = |name: &str| {
-        let mut teams = names.callers.iter().filter_map(|caller| caller.team.as_deref());
-        teams.any(|team| team == name)
-    };
-    let is_model = |name: &str| names.models.iter().any(|model| model.has_name(name));
+    let callers = || names.callers.iter().map(|caller| caller.name.as_str());
+    let teams = || names.callers.iter().filter_map(|caller| caller.team.as_deref());
+    let models = || names.models.iter().flat_map(ModelConfig::names);
     if let Some(route) = &route
         && !ROUTES.contains(&route.get_ref().as_str())
     {
@@ -244,10 +263,29 @@ fn check_match(raw: RawMatch, names: Names<'_>, source: &Source<'_>) -> Result<M
         return Err(source.error(route.span(), message));
     }
     Ok(MatchSetup {
-        caller: known(caller, "caller", &is_caller)?,
-        team: known(team, "team", &is_team)?,
+        caller: known(caller, "caller", callers(), source)?,
+        team: known(team, "team", teams(), source)?,
         user,
-        model: known(model, "model", &is_model)?,
+        model: known(model, "model", models(), source)?,
         route: route.map(Spanned::into_inner),
     })
+}
+
+/// A name that something has.
+fn known<'a>(
+    name: Option<Spanned<String>>,
+    what: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+    source: &Source<'_>,
+) -> Result<Option<String>, Mistake> {
+    let Some(name) = name else { return Ok(None) };
+    let text = name.get_ref();
+    if names.clone().any(|known| known == text) {
+        return Ok(Some(name.into_inner()));
+    }
+    let meant = match nearest(text, names) {
+        Some(near) => format!("; did you mean '{near}'?"),
+        None => String::new(),
+    };
+    Err(source.error(name.span(), format!("there is no {what} '{text}'{meant}")))
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use llm_engine_gateway::{Budget, BudgetSetup, Mode, Period, PolicySetup, Quota, QuotaError, Unit};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use toml::Spanned;
 
-use super::error::{ConfigError, Source};
+use super::error::{Mistake, Source};
 use super::model::duration;
 use super::nano_usd::NanoUsd;
+use super::spanned::Spanned;
 
 /// What a policy and a deployment can say alike, as written: how much, and what happens beyond it.
 #[derive(Debug)]
@@ -29,27 +30,37 @@ pub(super) struct RawLimits {
 pub(super) const LIMITS: &str = "requests, input_tokens, output_tokens, tokens, usd or concurrency";
 
 /// An amount per window.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Quota")]
 pub(super) struct RawQuota<Amount = u64> {
+    /// How much in each window.
     limit: Amount,
+    /// A duration such as `1m`, or `calendar-day`, `calendar-week`, `calendar-month`.
     window: Spanned<String>,
+    /// By whose clocks a calendar window begins, such as `Europe/Berlin`; by default UTC.
     time_zone: Option<Spanned<String>>,
+    /// How much at once; by default all of it.
     burst: Option<Amount>,
+    /// Whether no window, wherever it begins, may see more than the limit; needs a burst below it.
     #[serde(default)]
     strict: bool,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "Mode")]
 pub(super) enum RawMode {
+    /// Requests are refused.
     Enforce,
+    /// It is only said what would be refused.
     Observe,
 }
 
 /// How many output tokens a request reserves that names no maximum.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "OutputReservation")]
 pub(super) enum RawOutputReservation {
     /// The model's default maximum.
     Maximum,
@@ -72,7 +83,7 @@ impl RawLimits {
     }
 
     /// The policy that they make, which has no name yet and applies to all requests together.
-    pub(super) fn check(self, source: &Source<'_>) -> Result<PolicySetup, ConfigError> {
+    pub(super) fn check(self, source: &Source<'_>) -> Result<PolicySetup, Mistake> {
         let Self {
             requests,
             input_tokens,
@@ -112,7 +123,7 @@ impl RawLimits {
     }
 }
 
-fn check_hold(hold: &Spanned<String>, source: &Source<'_>) -> Result<Duration, ConfigError> {
+fn check_hold(hold: &Spanned<String>, source: &Source<'_>) -> Result<Duration, Mistake> {
     let longest = duration(hold, "hold", source)?;
     if longest > MAX_HOLD {
         let message = format!(
@@ -139,7 +150,7 @@ fn add<Amount: Into<u64>>(
     unit: Unit,
     raw: Spanned<RawQuota<Amount>>,
     source: &Source<'_>,
-) -> Result<(), ConfigError> {
+) -> Result<(), Mistake> {
     let span = raw.span();
     let RawQuota {
         limit,
@@ -192,7 +203,7 @@ fn add<Amount: Into<u64>>(
 }
 
 /// Its numbers are those that are counted, so for money another unit than what was written.
-fn quota_error(unit: Unit, error: QuotaError, span: Range<usize>, source: &Source<'_>) -> ConfigError {
+fn quota_error(unit: Unit, error: QuotaError, span: Range<usize>, source: &Source<'_>) -> Mistake {
     let counted_in = if unit == Unit::Usd {
         ", in nano-dollars"
     } else {
@@ -201,7 +212,7 @@ fn quota_error(unit: Unit, error: QuotaError, span: Range<usize>, source: &Sourc
     source.error(span, format!("{}{counted_in}: {error}", unit.name()))
 }
 
-fn check_window(window: &Spanned<String>, source: &Source<'_>) -> Result<Window, ConfigError> {
+fn check_window(window: &Spanned<String>, source: &Source<'_>) -> Result<Window, Mistake> {
     let text = window.get_ref();
     Ok(match text.as_str() {
         "calendar-day" => Window::Calendar(Period::Day),
@@ -217,7 +228,7 @@ fn check_window(window: &Spanned<String>, source: &Source<'_>) -> Result<Window,
     })
 }
 
-fn check_time_zone(name: &Spanned<String>, source: &Source<'_>) -> Result<TimeZone, ConfigError> {
+fn check_time_zone(name: &Spanned<String>, source: &Source<'_>) -> Result<TimeZone, Mistake> {
     let zone = TimeZone::get(name.get_ref()).ok();
     zone.filter(|zone| zone.iana_name().is_some()).ok_or_else(|| {
         let message = format!(

@@ -1,21 +1,28 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use toml::Spanned;
 
-use super::error::{ConfigError, Source};
+use super::error::{Mistake, Source};
 use super::model::duration;
+use super::spanned::Spanned;
 use crate::ReplaySetup;
 
-/// `[replay]` as written.
-#[derive(Debug, Default, Deserialize)]
+/// What is kept of answers to requests with an `Idempotency-Key`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Replay")]
 pub(super) struct RawReplay {
+    /// How long after its end an answer can be had again, at most 24h; by default 10m.
     keep: Option<Spanned<String>>,
+    /// Of all answers together, those that are being given among them.
     memory_bytes: Option<usize>,
+    /// Of one answer; a larger one can't be had again.
     answer_bytes: Option<Spanned<usize>>,
+    /// How many are kept.
     answers: Option<NonZeroUsize>,
+    /// How many of one caller.
     answers_per_caller: Option<NonZeroUsize>,
 }
 
@@ -27,7 +34,7 @@ const DEFAULT_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 const DEFAULT_ANSWERS: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 const DEFAULT_ANSWERS_PER_CALLER: NonZeroUsize = NonZeroUsize::new(2_000).expect("not zero");
 
-pub(super) fn check(raw: RawReplay, source: &Source<'_>) -> Result<ReplaySetup, ConfigError> {
+pub(super) fn check(raw: RawReplay, source: &Source<'_>) -> Result<ReplaySetup, Mistake> {
     let RawReplay {
         keep,
         memory_bytes,
@@ -55,7 +62,7 @@ pub(super) fn check(raw: RawReplay, source: &Source<'_>) -> Result<ReplaySetup, 
     })
 }
 
-fn check_keep(text: &Spanned<String>, source: &Source<'_>) -> Result<Duration, ConfigError> {
+fn check_keep(text: &Spanned<String>, source: &Source<'_>) -> Result<Duration, Mistake> {
     let keep = duration(text, "keep", source)?;
     if keep > LONGEST_KEEP {
         let message = format!(

@@ -59,6 +59,7 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
 /// Counters for monitoring.
 async fn metrics(State(app): State<App>) -> Response {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    app.gateway.look();
     ([(CONTENT_TYPE, content_type)], app.metrics.text()).into_response()
 }
 

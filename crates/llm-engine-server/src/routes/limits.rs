@@ -25,7 +25,7 @@ struct CallerLimits {
     /// Always `list`.
     object: &'static str,
     /// Whose they are.
-    caller: Arc<str>,
+    caller: String,
     /// One entry for each model.
     data: Vec<ModelLimits>,
 }
@@ -43,7 +43,7 @@ struct ModelLimits {
 #[derive(Debug, Serialize, JsonSchema)]
 struct QuotaLevel {
     /// The policy that it belongs to.
-    policy: Arc<str>,
+    policy: String,
     /// The route that it is for; null: all.
     route: Option<&'static str>,
     /// What is counted.
@@ -108,7 +108,7 @@ async fn list(State(app): State<App>, parts: Parts) -> Response {
         let data = models.collect();
         let answer = CallerLimits {
             object: "list",
-            caller: caller.name,
+            caller: caller.name.to_string(),
             data,
         };
         Json(answer).into_response()
@@ -140,7 +140,7 @@ fn limits(app: &App, caller: &Caller, model: &Route, parts: &Parts, request_id: 
 
 fn level(level: &Level, route: Option<&'static str>) -> QuotaLevel {
     QuotaLevel {
-        policy: Arc::clone(&level.policy),
+        policy: level.policy.to_string(),
         route,
         counts: unit_name(level.counted),
         limit: in_units(level.counted, level.limit),

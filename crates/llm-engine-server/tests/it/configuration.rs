@@ -5,11 +5,14 @@ use llm_engine_gateway::{Budget, MatchSetup, Mode, Per, Period, PolicySetup, Pri
 use llm_engine_server::config::Config;
 use llm_engine_server::policy_words;
 
-/// The message for a configuration that is wrong.
+/// The message for a configuration with one mistake, without the column.
 fn message(text: &str) -> String {
-    Config::parse(text, Path::new("llm-engine.toml"))
-        .unwrap_err()
-        .to_string()
+    let error = Config::parse(text, Path::new("llm-engine.toml")).unwrap_err();
+    let [mistake] = error.mistakes() else {
+        panic!("there is more than one mistake: {error}");
+    };
+    let (line, _column) = mistake.place.position.unwrap();
+    format!("{}:{line}: {}", mistake.place.path.display(), mistake.message)
 }
 
 fn read(text: &str) -> Config {

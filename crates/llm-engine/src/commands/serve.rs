@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use llm_engine_server::config::{Config, GgufModel, ModelConfig};
+use llm_engine_server::config::{Config, GgufModel, ModelConfig, Place};
 use llm_engine_server::{App, Drained, Gateway, Reloader, RouteStatus, Setup, WorkerSetup, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +32,7 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<(
     let config = read_config(path)?;
     let summary = summary::of(&config);
     let started = config.clone();
+    let listen_place = config.listen_place.clone();
     // Dropped at the end of this function, which removes the folder.
     let sockets = tempfile::Builder::new().prefix("llm-engine-").tempdir();
     let sockets = sockets.context("no folder for the sockets of the model workers")?;
@@ -39,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<(
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(listen).await;
-        let listener = listener.map_err(|error| Usage(format!("can't listen on {listen}: {error}")))?;
+        let listener = listener.map_err(|error| cannot_listen(listen, listen_place.as_ref(), &error))?;
         let address = listener.local_addr()?;
         let gateway = Arc::new(Gateway::start(setup).map_err(|error| Usage(error.to_string()))?);
         tokio::spawn(announce(Arc::clone(&gateway), summary.at(address), begun));
@@ -78,6 +79,17 @@ fn setup(config: Config, socket_folder: &Path, log_format: Format) -> anyhow::Re
         wall_clock: jiff::Timestamp::now,
     };
     Ok((config.listen, setup))
+}
+
+/// What to do about an address that can't be had.
+fn cannot_listen(listen: SocketAddr, place: Option<&Place>, error: &io::Error) -> Usage {
+    let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "another program has this address; end it, or set `listen` to another port",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need permission; set `listen` to another one",
+        _ => "set `listen` to an address of this machine",
+    };
+    Usage(format!("{place}can't listen on {listen}: {error}; {advice}"))
 }
 
 /// Where what must outlive a restart is kept: in the folder that the configuration names, or in the user's for such things.

@@ -1,0 +1,336 @@
+//! What is counted for monitoring, in Prometheus's words. Label values come from the configuration and from our own words,
+//! never from a request.
+//!
+//! A request costs a few additions: what belongs to a model is found once, when the model is set up, and the rest by position.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use llm_engine_limit::Counts;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::{Failure, ROUTES, Refusal};
+
+/// What is counted of all models.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    refusals: Family<RefusalLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
+    first_token: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    duration: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    failures: Family<FailureLabels, Counter>,
+    restarts: Family<ModelLabels, Counter>,
+    running: Family<ModelLabels, Gauge>,
+    waiting: Family<ModelLabels, Gauge>,
+    held: Gauge,
+    limiter_rows: Gauge,
+    limiter_shared_rows: Gauge,
+    open_bookings: Gauge,
+    bookings: Family<BookingLabels, Counter>,
+}
+
+/// What is counted of one model.
+#[derive(Debug)]
+pub(crate) struct ModelMetrics {
+    model: Arc<str>,
+    all: Metrics,
+    /// By route and outcome, each found when it is first counted.
+    ended: Box<[[OnceLock<Counter>; OUTCOMES.len()]]>,
+    input_tokens: Counter,
+    output_tokens: Counter,
+    first_token: Histogram,
+    duration: Histogram,
+    pub(crate) restarts: Counter,
+}
+
+/// How requests end, the most frequent first.
+const OUTCOMES: [&str; 12] = [
+    "completed",
+    "rate_limited",
+    "saturated",
+    "abandoned",
+    "upstream_failed",
+    "upstream_limited",
+    "upstream_rejected",
+    "upstream_timeout",
+    "never_fits",
+    "budget_exhausted",
+    "no_deployment",
+    "draining",
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: &'static str,
+    model: Arc<str>,
+    outcome: &'static str,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    code: &'static str,
+    policy: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    model: Arc<str>,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    model: Arc<str>,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BookingLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    model: Arc<str>,
+}
+
+/// From a hundredth of a second to some minutes, each bound about two and a half times the one before.
+const SECONDS: [f64; 12] = [
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0,
+];
+
+fn histogram() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let histograms = || Family::new_with_constructor(histogram as fn() -> Histogram);
+        Self {
+            requests: Family::default(),
+            refusals: Family::default(),
+            tokens: Family::default(),
+            first_token: histograms(),
+            duration: histograms(),
+            failures: Family::default(),
+            restarts: Family::default(),
+            running: Family::default(),
+            waiting: Family::default(),
+            held: Gauge::default(),
+            limiter_rows: Gauge::default(),
+            limiter_shared_rows: Gauge::default(),
+            open_bookings: Gauge::default(),
+            bookings: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "llm_engine_requests",
+            "Requests for models that have ended, by how",
+            self.requests.clone(),
+        );
+        registry.register(
+            "llm_engine_refusals",
+            "Requests that were refused, by the policy that decided; without one, the model was full",
+            self.refusals.clone(),
+        );
+        registry.register(
+            "llm_engine_tokens",
+            "Tokens that requests have used: kind is input or output",
+            self.tokens.clone(),
+        );
+        registry.register_with_unit(
+            "llm_engine_time_to_first_token",
+            "From a request's arrival to the first token of its answer",
+            Unit::Seconds,
+            self.first_token.clone(),
+        );
+        registry.register_with_unit(
+            "llm_engine_request_duration",
+            "From a request's arrival to the end of its answer",
+            Unit::Seconds,
+            self.duration.clone(),
+        );
+        registry.register(
+            "llm_engine_upstream_failures",
+            "Attempts at which a model's deployment did not deliver, by what went wrong",
+            self.failures.clone(),
+        );
+        registry.register(
+            "llm_engine_worker_restarts",
+            "How often a model's worker had to be started again",
+            self.restarts.clone(),
+        );
+        registry.register(
+            "llm_engine_running_requests",
+            "Requests on which a model works now",
+            self.running.clone(),
+        );
+        registry.register(
+            "llm_engine_waiting_requests",
+            "Requests that wait now for a place at a model",
+            self.waiting.clone(),
+        );
+        registry.register(
+            "llm_engine_held_requests",
+            "Requests that are held now until their booked time",
+            self.held.clone(),
+        );
+        registry.register(
+            "llm_engine_bookings",
+            "Times that were promised to refused requests: made; kept, because they came; lost, because nobody came",
+            self.bookings.clone(),
+        );
+        registry.register(
+            "llm_engine_open_bookings",
+            "Times that are promised now",
+            self.open_bookings.clone(),
+        );
+        registry.register(
+            "llm_engine_limiter_rows",
+            "Keys of whose quotas anything is remembered",
+            self.limiter_rows.clone(),
+        );
+        registry.register(
+            "llm_engine_limiter_shared_rows",
+            "Tables that are full, so that new keys share their quotas; should be 0",
+            self.limiter_shared_rows.clone(),
+        );
+    }
+
+    pub(crate) fn of_model(&self, name: &str) -> ModelMetrics {
+        let model: Arc<str> = name.into();
+        let labels = ModelLabels {
+            model: Arc::clone(&model),
+        };
+        let tokens = |kind| {
+            let model = Arc::clone(&model);
+            self.tokens.get_or_create_owned(&TokenLabels { model, kind })
+        };
+        ModelMetrics {
+            ended: ROUTES.iter().map(|_| Default::default()).collect(),
+            input_tokens: tokens("input"),
+            output_tokens: tokens("output"),
+            first_token: self.first_token.get_or_create_owned(&labels),
+            duration: self.duration.get_or_create_owned(&labels),
+            restarts: self.restarts.get_or_create_owned(&labels),
+            all: self.clone(),
+            model,
+        }
+    }
+
+    /// How the limits stand now.
+    pub(crate) fn limits(&self, held: usize, counts: Counts) {
+        let Counts {
+            rows,
+            shared_rows,
+            open_bookings,
+            booked,
+            kept,
+            lost,
+        } = counts;
+        set(&self.held, held as u64);
+        set(&self.limiter_rows, rows);
+        set(&self.limiter_shared_rows, shared_rows);
+        set(&self.open_bookings, open_bookings);
+        for (outcome, count) in [("made", booked), ("kept", kept), ("lost", lost)] {
+            let counter = self.bookings.get_or_create(&BookingLabels { outcome });
+            // Counted by the limiter; here only shown.
+            counter.inner().store(count, Ordering::Relaxed);
+        }
+    }
+}
+
+fn set(gauge: &Gauge, value: u64) {
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+/// How a request has ended, for its model's metrics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    /// Its place in [`ROUTES`].
+    pub(crate) route: u32,
+    pub(crate) outcome: &'static str,
+    pub(crate) status: u16,
+    pub(crate) input_tokens: u64,
+    pub(crate) output_tokens: u64,
+    pub(crate) first_token_after: Option<Duration>,
+    pub(crate) after: Duration,
+}
+
+impl ModelMetrics {
+    pub(crate) fn ended(&self, ended: Ended) {
+        let Ended {
+            route,
+            outcome,
+            status,
+            input_tokens,
+            output_tokens,
+            first_token_after,
+            after,
+        } = ended;
+        let of_route = usize::try_from(route).ok().and_then(|route| self.ended.get(route));
+        let place = OUTCOMES.iter().position(|known| *known == outcome);
+        if let (Some(of_route), Some(place)) = (of_route, place) {
+            let counter = of_route[place].get_or_init(|| self.counter(route, outcome, status));
+            counter.inc();
+        } else {
+            self.counter(route, outcome, status).inc();
+        }
+        self.input_tokens.inc_by(input_tokens);
+        self.output_tokens.inc_by(output_tokens);
+        if let Some(first_token_after) = first_token_after {
+            self.first_token.observe(first_token_after.as_secs_f64());
+        }
+        self.duration.observe(after.as_secs_f64());
+    }
+
+    fn counter(&self, route: u32, outcome: &'static str, status: u16) -> Counter {
+        let route = usize::try_from(route).ok().and_then(|route| ROUTES.get(route));
+        self.all.requests.get_or_create_owned(&RequestLabels {
+            route: route.copied().unwrap_or("other"),
+            model: Arc::clone(&self.model),
+            outcome,
+            status,
+        })
+    }
+
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        let policy = refusal.policy.clone().unwrap_or_default();
+        let code = refusal.code.as_str();
+        self.all.refusals.get_or_create(&RefusalLabels { code, policy }).inc();
+    }
+
+    pub(crate) fn failed(&self, failure: &Failure) {
+        let kind = match failure {
+            Failure::Unreachable(_) => "unreachable",
+            Failure::Broken(_) => "broken",
+            Failure::TimedOut(_) => "timeout",
+            Failure::Limited { .. } => "limited",
+            Failure::Rejected { .. } => "rejected",
+            // It was us who broke off.
+            Failure::CutOff => return,
+        };
+        let model = Arc::clone(&self.model);
+        self.all.failures.get_or_create(&FailureLabels { model, kind }).inc();
+    }
+
+    /// How many run and wait now.
+    pub(crate) fn now(&self, running: usize, waiting: usize) {
+        let model = Arc::clone(&self.model);
+        let labels = ModelLabels { model };
+        set(&self.all.running.get_or_create(&labels), running as u64);
+        set(&self.all.waiting.get_or_create(&labels), waiting as u64);
+    }
+}

@@ -1,0 +1,144 @@
+use std::path::PathBuf;
+
+use llm_engine_server::config::{Config, ConfigError, Mistake, ModelConfig, Runner};
+use llm_engine_server::policy_words::{Explained, explained};
+use serde_json::{Value, json};
+
+use crate::model_file::{ModelFile, ModelFileError};
+
+use super::{CONFIG_FILE, Usage};
+
+/// What `check` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The configuration.
+    #[arg(default_value = CONFIG_FILE)]
+    file: PathBuf,
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+    /// Print the JSON schema of configurations instead, for editors.
+    #[arg(long, conflicts_with_all = ["json", "file"])]
+    schema: bool,
+}
+
+/// Says whether a configuration is good, and what its policies mean. Nothing is started, fetched or bound.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.schema {
+        println!("{:#}", Config::schema());
+        return Ok(());
+    }
+    let checked = Config::read(&arguments.file).map_err(|error| ConfigError::mistakes(&error).to_vec());
+    let checked = checked.and_then(|config| match wrong_files(&config) {
+        mistakes if mistakes.is_empty() => Ok(config),
+        mistakes => Err(mistakes),
+    });
+    let mistakes = match checked {
+        Ok(config) => {
+            let policies = config.policies.iter().map(explained).collect();
+            let summary = Summary { config, policies };
+            if arguments.json {
+                println!("{:#}", summary.to_json());
+            } else {
+                println!("{} is good\n\n{}", arguments.file.display(), summary.to_text());
+            }
+            return Ok(());
+        }
+        Err(mistakes) => mistakes,
+    };
+    if arguments.json {
+        let mistakes: Vec<Value> = mistakes.iter().map(in_json).collect();
+        println!("{:#}", json!({ "good": false, "mistakes": mistakes }));
+    }
+    let lines: Vec<String> = mistakes.iter().map(Mistake::to_string).collect();
+    Err(Usage(lines.join("\nerror: ")).into())
+}
+
+/// The model files that are named by a path and can't be used. What would be fetched is not looked at.
+fn wrong_files(config: &Config) -> Vec<Mistake> {
+    let files = config.models.iter().filter_map(|model| match &model.runner {
+        Runner::Gguf(gguf) => Some(gguf),
+        Runner::Remote(_) => None,
+    });
+    let mistakes = files.filter_map(|gguf| {
+        let file = ModelFile {
+            source: &gguf.source,
+            sha256: gguf.sha256.as_deref(),
+            base: &gguf.base,
+        };
+        let error: ModelFileError = file.check().err()?;
+        Some(Mistake {
+            place: gguf.place.clone(),
+            message: error.to_string(),
+        })
+    });
+    mistakes.collect()
+}
+
+fn in_json(mistake: &Mistake) -> Value {
+    let Mistake { place, message } = mistake;
+    let (line, column) = place.position.unzip();
+    json!({ "file": place.path, "line": line, "column": column, "message": message })
+}
+
+struct Summary {
+    config: Config,
+    policies: Vec<Explained>,
+}
+
+impl Summary {
+    fn to_json(&self) -> Value {
+        let Self { config, policies } = self;
+        let models = config.models.iter().map(|model| {
+            json!({ "name": model.name, "aliases": model.aliases, "runs": runs(model), "concurrency": model.concurrency })
+        });
+        let callers = config.callers.iter().map(|caller| {
+            json!({ "name": caller.name, "team": caller.team, "operator": caller.is_operator })
+        });
+        json!({
+            "good": true,
+            "listen": config.listen.to_string(),
+            "development_key": config.development_key,
+            "models": models.collect::<Vec<_>>(),
+            "callers": callers.collect::<Vec<_>>(),
+            "policies": policies,
+        })
+    }
+
+    fn to_text(&self) -> String {
+        let Self { config, policies } = self;
+        let mut lines = vec![format!("It listens on {}.", config.listen), "\nModels".to_owned()];
+        lines.extend(config.models.iter().map(|model| {
+            let names: Vec<&str> = std::iter::once(&model.name).chain(&model.aliases).map(String::as_str).collect();
+            format!(
+                "  {}: {}; {} requests at a time, {} more wait for up to {}",
+                names.join(", "),
+                runs(model),
+                model.concurrency,
+                model.queue_length,
+                humantime::format_duration(model.queue_wait)
+            )
+        }));
+        lines.push("\nCallers".to_owned());
+        lines.extend(config.callers.iter().map(|caller| {
+            let team = caller.team.as_ref().map(|team| format!(", team {team}"));
+            let operator = if caller.is_operator { ", sees what concerns others" } else { "" };
+            format!("  {}{}{operator}", caller.name, team.unwrap_or_default())
+        }));
+        lines.push("\nPolicies; a request must be admitted by all that apply to it".to_owned());
+        if policies.is_empty() {
+            lines.push("  none: 429 comes as needed, when a model is full".to_owned());
+        }
+        let policies = policies.iter().map(|policy| policy.to_string());
+        lines.extend(policies.map(|policy| format!("  {}", policy.replace('\n', "\n  "))));
+        lines.join("\n")
+    }
+}
+
+/// What runs the model.
+fn runs(model: &ModelConfig) -> String {
+    match &model.runner {
+        Runner::Gguf(gguf) => format!("run here, from {}", gguf.source),
+        Runner::Remote(remote) => format!("{} at {}", remote.model, remote.url),
+    }
+}
