@@ -16,7 +16,7 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 def run(address, seconds, *arguments):
     """Runs schemathesis for so long; it ends with 1 if any answer is not as the document says."""
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG), "run", f"{address}/openapi.json"]
-    limits = ["--max-time", str(seconds), "--workers", "2", "--warnings", "off", *arguments]
+    limits = ["--max-time", str(seconds), "--workers", "1", "--warnings", "off", *arguments]
     # It keeps what it has found in the working folder.
     return subprocess.run(
         [*command, *limits], capture_output=True, text=True, timeout=seconds + 60, cwd=CONFIG.parent, check=False

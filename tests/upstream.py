@@ -50,7 +50,7 @@ class Upstream(Listener):
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with upstream._asked:
-                    upstream.prompts.append(body.get("prompt") or body["messages"])
+                    upstream.prompts.append(body["messages"] if "messages" in body else body["prompt"])
                 answer = CHAT_ANSWER if "messages" in body else ANSWER
                 if body.get("stream"):
                     self._answer("text/event-stream", stream(answer))

@@ -262,6 +262,9 @@ fn upstream(deployment: &DeploymentSetup) -> Arc<str> {
         return "worker".into();
     };
     let uri: Option<Uri> = remote.url.parse().ok();
-    let authority = uri.as_ref().and_then(Uri::authority).map_or("", Authority::as_str);
+    let authority = uri
+        .as_ref()
+        .and_then(Uri::authority)
+        .map_or("", Authority::as_str);
     authority.rsplit('@').next().unwrap_or_default().into()
 }

@@ -3,6 +3,9 @@
 //!
 //! A request costs a few additions: what belongs to a model is found once, when the model is set up, and the rest by position.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -280,7 +283,9 @@ impl ModelMetrics {
             first_token_after,
             after,
         } = ended;
-        let of_route = usize::try_from(route).ok().and_then(|route| self.ended.get(route));
+        let of_route = usize::try_from(route)
+            .ok()
+            .and_then(|route| self.ended.get(route));
         let place = OUTCOMES.iter().position(|known| *known == outcome);
         if let (Some(of_route), Some(place)) = (of_route, place) {
             let counter = of_route[place].get_or_init(|| self.counter(route, outcome, status));
@@ -309,7 +314,10 @@ impl ModelMetrics {
     pub(crate) fn refused(&self, refusal: &Refusal) {
         let policy = refusal.policy.clone().unwrap_or_default();
         let code = refusal.code.as_str();
-        self.all.refusals.get_or_create(&RefusalLabels { code, policy }).inc();
+        self.all
+            .refusals
+            .get_or_create(&RefusalLabels { code, policy })
+            .inc();
     }
 
     pub(crate) fn failed(&self, failure: &Failure) {
@@ -323,7 +331,10 @@ impl ModelMetrics {
             Failure::CutOff => return,
         };
         let model = Arc::clone(&self.model);
-        self.all.failures.get_or_create(&FailureLabels { model, kind }).inc();
+        self.all
+            .failures
+            .get_or_create(&FailureLabels { model, kind })
+            .inc();
     }
 
     /// How many run and wait now.

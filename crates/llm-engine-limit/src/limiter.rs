@@ -6,7 +6,7 @@ use crate::buckets::TableSize;
 use crate::cost::Amounts;
 use crate::policy_group::{PolicyGroup, Question, Refusing, Standing};
 use crate::saved::Saved;
-use crate::{Counts, Calendar, Cost, Fingerprint, Level, Policy, Refusal, Refused, Subject, Time};
+use crate::{Calendar, Cost, Counts, Fingerprint, Level, Policy, Refusal, Refused, Subject, Time};
 
 /// Decides about requests under a set of policies.
 ///

@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use axum::routing::{any, get, on};
+use axum::routing::{get, on};
 use bytes::Bytes;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -62,10 +62,7 @@ impl Api {
             metrics.responded(&responses, response.status());
             response
         };
-        let handler = match operation.method {
-            Some(method) => on(method, counted),
-            None => any(counted),
-        };
+        let handler = on(operation.methods, counted);
         let router = std::mem::take(&mut self.router);
         self.router = router.route(operation.path, handler);
     }
@@ -97,7 +94,10 @@ impl Api {
     pub(crate) fn document(mut self) -> Value {
         let itself = Operation::get(DOCUMENT, "This document")
             .tagged("Server")
-            .answers("application/json", |_| schemars::json_schema!({ "type": "object" }));
+            .answers(
+                "application/json",
+                |_| schemars::json_schema!({ "type": "object" }),
+            );
         self.describe(&itself);
         json!({
             "openapi": "3.1.0",
@@ -120,10 +120,13 @@ impl Api {
 
     fn describe(&mut self, operation: &Operation) {
         let path = operation.path.replace("{*", "{");
-        let described = operation.describe(&path, &mut self.schemas);
+        let described = operation.describe(&mut self.schemas);
         let path = self.paths.entry(path).or_insert_with(|| json!({}));
         for method in operation.methods() {
-            let id = format!("{method}{}", operation.path.replace(['/', '-', '.', '{', '}', '*'], "_"));
+            let id = format!(
+                "{method}{}",
+                operation.path.replace(['/', '-', '.', '{', '}', '*'], "_")
+            );
             path[method] = described.clone();
             path[method]["operationId"] = id.into();
         }

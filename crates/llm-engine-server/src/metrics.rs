@@ -106,7 +106,10 @@ impl Metrics {
     pub(crate) fn responded(&self, responses: &RouteResponses, status: StatusCode) {
         let RouteResponses { route, counters } = responses;
         let status = status.as_u16();
-        let counter = || self.responses.get_or_create_owned(&ResponseLabels { route, status });
+        let counter = || {
+            self.responses
+                .get_or_create_owned(&ResponseLabels { route, status })
+        };
         match STATUSES.iter().position(|known| *known == status) {
             Some(place) => counters[place].get_or_init(counter).inc(),
             None => counter().inc(),

@@ -13,11 +13,12 @@ mod v2;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Query, Request};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Query, Request};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use schemars::Schema;
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use crate::App;
@@ -109,6 +110,22 @@ pub(crate) async fn read_body(body: Body) -> Result<Bytes, ErrorAnswer> {
         .map_err(|_| ErrorAnswer::body_too_large(MAX_BODY_BYTES))
 }
 
+/// What a model answers in OpenAI's form. That of another server is passed on as it came, but for the name of the model.
+fn openai_answer(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["model"],
+        "properties": {
+            "id": { "type": "string" },
+            "object": { "type": "string" },
+            "created": { "type": "integer", "description": "Unix time, in seconds" },
+            "model": { "type": "string" },
+            "choices": { "type": "array", "items": { "type": "object" } },
+            "usage": { "type": ["object", "null"] },
+        },
+    })
+}
+
 /// A schema that was written as JSON.
 fn schema_of(schema: Value) -> Schema {
     Schema::try_from(schema).unwrap_or_default()
@@ -116,6 +133,11 @@ fn schema_of(schema: Value) -> Schema {
 
 fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(CONTENT_TYPE)?.to_str().ok()
+}
+
+/// The name in a path; one that is no text is that of nothing.
+fn decoded(name: Result<Path<String>, PathRejection>) -> String {
+    name.map_or_else(|_| char::REPLACEMENT_CHARACTER.to_string(), |Path(name)| name)
 }
 
 /// The first query parameter of that name.

@@ -12,8 +12,8 @@ type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 pub(crate) struct Operation {
     /// As the router writes it.
     pub(super) path: &'static str,
-    /// `None`: any.
-    pub(super) method: Option<MethodFilter>,
+    /// The methods that it has.
+    pub(super) methods: MethodFilter,
     summary: &'static str,
     tag: &'static str,
     /// Beside those of the path.
@@ -29,15 +29,23 @@ pub(crate) struct Operation {
     also: Option<u16>,
 }
 
-const EVERY_METHOD: [&str; 8] = [
-    "get", "put", "post", "delete", "options", "head", "patch", "trace",
+/// As the document names them.
+const METHODS: [(MethodFilter, &str); 8] = [
+    (MethodFilter::GET, "get"),
+    (MethodFilter::PUT, "put"),
+    (MethodFilter::POST, "post"),
+    (MethodFilter::DELETE, "delete"),
+    (MethodFilter::OPTIONS, "options"),
+    (MethodFilter::HEAD, "head"),
+    (MethodFilter::PATCH, "patch"),
+    (MethodFilter::TRACE, "trace"),
 ];
 
 impl Operation {
-    fn new(path: &'static str, method: Option<MethodFilter>, summary: &'static str) -> Self {
+    fn new(path: &'static str, methods: MethodFilter, summary: &'static str) -> Self {
         Self {
             path,
-            method,
+            methods,
             summary,
             tag: "LLM Engine",
             parameters: Vec::new(),
@@ -50,24 +58,26 @@ impl Operation {
     }
 
     pub(crate) fn get(path: &'static str, summary: &'static str) -> Self {
-        Self::new(path, Some(MethodFilter::GET), summary)
+        Self::new(path, MethodFilter::GET, summary)
     }
 
     pub(crate) fn post(path: &'static str, summary: &'static str) -> Self {
-        Self::new(path, Some(MethodFilter::POST), summary)
+        Self::new(path, MethodFilter::POST, summary)
     }
 
     pub(crate) fn put(path: &'static str, summary: &'static str) -> Self {
-        Self::new(path, Some(MethodFilter::PUT), summary)
+        Self::new(path, MethodFilter::PUT, summary)
     }
 
     pub(crate) fn delete(path: &'static str, summary: &'static str) -> Self {
-        Self::new(path, Some(MethodFilter::DELETE), summary)
+        Self::new(path, MethodFilter::DELETE, summary)
     }
 
-    /// By any method.
+    /// By every method that there is.
     pub(crate) fn any(path: &'static str, summary: &'static str) -> Self {
-        Self::new(path, None, summary)
+        let every = METHODS.into_iter().map(|(method, _)| method);
+        let every = every.reduce(MethodFilter::or).unwrap_or(MethodFilter::GET);
+        Self::new(path, every, summary)
     }
 
     /// Of which group of routes it is.
@@ -76,7 +86,8 @@ impl Operation {
     }
 
     pub(crate) fn query(mut self, name: &str, is_required: bool, schema: &Value, about: &str) -> Self {
-        self.parameters.push(parameter("query", name, is_required, schema, about));
+        self.parameters
+            .push(parameter("query", name, is_required, schema, about));
         self
     }
 
@@ -114,6 +125,12 @@ impl Operation {
         self
     }
 
+    /// It tells the failures of the model's server apart.
+    pub(crate) fn passes_failures_on(mut self) -> Self {
+        self.errors.extend([502, 504]);
+        self
+    }
+
     /// Its answer may come with this status too.
     pub(crate) fn also(self, status: u16) -> Self {
         Self {
@@ -125,10 +142,7 @@ impl Operation {
     /// What can be asked of, and go wrong on, every route that has a model work.
     pub(super) fn generating(mut self, dialect: Dialect) -> Self {
         self = self.keyed(dialect, &[400, 404, 409, 413, 422, 429, 500, 503]);
-        self.errors.extend(match dialect {
-            Dialect::LlmEngine => [402, 502, 504].as_slice(),
-            Dialect::OpenAi => &[502, 504],
-        });
+        self.errors.extend((dialect == Dialect::LlmEngine).then_some(402));
         let key = json!({ "type": "string", "pattern": "^[!-~]{1,255}$" });
         let seconds = json!({ "type": "integer", "minimum": 0, "maximum": 300 });
         let headers = [
@@ -144,7 +158,7 @@ impl Operation {
             ),
             (
                 "Prefer",
-                json!({ "type": "string" }),
+                text(),
                 "`wait=30`: so many seconds the request would rather wait than be refused",
             ),
         ];
@@ -153,23 +167,23 @@ impl Operation {
         self
     }
 
-    pub(super) fn methods(&self) -> Vec<&'static str> {
-        let one = match self.method {
-            None => return EVERY_METHOD.into(),
-            Some(MethodFilter::GET) => "get",
-            Some(MethodFilter::PUT) => "put",
-            Some(MethodFilter::DELETE) => "delete",
-            Some(_) => "post",
-        };
-        vec![one]
+    pub(super) fn methods(&self) -> impl Iterator<Item = &'static str> {
+        let has = |method: &MethodFilter| self.methods.or(*method) == self.methods;
+        let methods = METHODS.into_iter().filter(move |(method, _)| has(method));
+        methods.map(|(_, name)| name)
     }
 
     /// As the document has it.
-    pub(super) fn describe(&self, path: &str, schemas: &mut SchemaGenerator) -> Value {
-        let mut parameters: Vec<Value> = path
+    pub(super) fn describe(&self, schemas: &mut SchemaGenerator) -> Value {
+        let names = self
+            .path
             .split('/')
-            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
-            .map(|name| parameter("path", name, true, &json!({ "type": "string" }), ""))
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let mut parameters: Vec<Value> = names
+            .map(|name| match name.strip_prefix('*') {
+                Some(name) => parameter("path", name, true, &text(), SEVERAL_PARTS),
+                None => parameter("path", name, true, &text(), ""),
+            })
             .collect();
         parameters.extend_from_slice(&self.parameters);
         let security = match self.dialect {
@@ -223,6 +237,13 @@ impl Operation {
         }
         responses.into()
     }
+}
+
+/// Of the last part of a path.
+const SEVERAL_PARTS: &str = "It may have slashes in it";
+
+fn text() -> Value {
+    json!({ "type": "string" })
 }
 
 fn header(kind: &str, about: &str) -> Value {

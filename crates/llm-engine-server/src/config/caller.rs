@@ -77,11 +77,7 @@ fn check(
     })
 }
 
-fn api_key(
-    name: &Spanned<String>,
-    caller: &RawCaller,
-    source: &Source<'_>,
-) -> Result<ApiKeyDigest, Mistake> {
+fn api_key(name: &Spanned<String>, caller: &RawCaller, source: &Source<'_>) -> Result<ApiKeyDigest, Mistake> {
     let RawCaller {
         team: _,
         api_key_env,

@@ -332,7 +332,8 @@ fn check_url(url: &Spanned<String>, source: &Source<'_>) -> Result<(), Mistake> 
     if uri.as_ref().is_some_and(is_good) {
         return Ok(());
     }
-    let message = format!("url is '{text}'; it must be an address such as http://127.0.0.1:8000/v1");
+    let message =
+        format!("url is '{text}'; it must begin with http:// or https://, as in http://127.0.0.1:8000/v1");
     Err(source.error(url.span(), message))
 }
 
@@ -378,7 +379,9 @@ impl Eq for GgufModel {}
 impl ModelConfig {
     /// All names by which requests can ask for it.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> + Clone {
-        std::iter::once(&self.name).chain(&self.aliases).map(String::as_str)
+        std::iter::once(&self.name)
+            .chain(&self.aliases)
+            .map(String::as_str)
     }
 
     pub(super) fn has_name(&self, name: &str) -> bool {

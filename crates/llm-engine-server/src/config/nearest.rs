@@ -6,7 +6,8 @@ pub(super) fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) 
     let likeness = |other: &str| strsim::normalized_damerau_levenshtein(name, other);
     let near = names.into_iter().map(|other| (likeness(other), other));
     let near = near.filter(|(likeness, _)| *likeness >= LEAST_LIKENESS);
-    near.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, other)| other)
+    near.max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, other)| other)
 }
 
 /// The parser's complaint about a word that it does not know, with the word that was meant instead of the list of all, if
@@ -15,7 +16,10 @@ pub(super) fn meant(complaint: &str) -> String {
     let Some((unknown, expected)) = complaint.split_once(", expected ") else {
         return complaint.to_owned();
     };
-    let Some(word) = unknown.strip_prefix("unknown ").and_then(|rest| rest.split('`').nth(1)) else {
+    let Some(word) = unknown
+        .strip_prefix("unknown ")
+        .and_then(|rest| rest.split('`').nth(1))
+    else {
         return complaint.to_owned();
     };
     let possible = expected.split('`').skip(1).step_by(2);

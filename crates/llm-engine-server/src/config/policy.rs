@@ -134,11 +134,7 @@ fn is_printable(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_.".contains(c)
 }
 
-fn check_name(
-    name: &Spanned<String>,
-    others: &[PolicySetup],
-    source: &Source<'_>,
-) -> Result<(), Mistake> {
+fn check_name(name: &Spanned<String>, others: &[PolicySetup], source: &Source<'_>) -> Result<(), Mistake> {
     let text = name.get_ref();
     if text.is_empty() || !text.chars().all(is_printable) {
         let message = format!("policy '{text}': a name has letters, digits, '-', '_' and '.' only");

@@ -44,18 +44,22 @@ pub fn explained(policy: &PolicySetup) -> Explained {
     let amounts = limits(policy).into_iter();
     let quotas = policy.quotas.iter().map(|(unit, quota)| of_quota(*unit, quota));
     let budgets = policy.budgets.iter().map(of_budget);
-    let concurrency = policy.concurrency.iter().map(|most| (
-        "a place is taken until the last byte of the answer".to_owned(),
-        Counted::Concurrency.amount(most.get().into()),
-        most.get().into(),
-    ));
-    let details = quotas.chain(budgets).chain(concurrency);
-    let limits = amounts.zip(details).map(|(limit, (pace, worst, worst_amount))| Limit {
-        limit,
-        pace,
-        worst,
-        worst_amount,
+    let concurrency = policy.concurrency.iter().map(|most| {
+        (
+            "a place is taken until the last byte of the answer".to_owned(),
+            Counted::Concurrency.amount(most.get().into()),
+            most.get().into(),
+        )
     });
+    let details = quotas.chain(budgets).chain(concurrency);
+    let limits = amounts
+        .zip(details)
+        .map(|(limit, (pace, worst, worst_amount))| Limit {
+            limit,
+            pace,
+            worst,
+            worst_amount,
+        });
     Explained {
         name: policy.name.clone(),
         applies_to: requests,
@@ -76,7 +80,10 @@ fn of_quota(unit: Unit, quota: &Quota) -> (String, String, u64) {
         humantime::format_duration(quota.window())
     );
     if quota.is_strict() {
-        let words = format!("{} in any window, wherever it begins (strict)", unit.amount(limit));
+        let words = format!(
+            "{} in any window, wherever it begins (strict)",
+            unit.amount(limit)
+        );
         return (pace, words, limit);
     }
     let late = share(refills, GRACE, quota.window());
@@ -113,19 +120,26 @@ fn refused(policy: &PolicySetup) -> String {
     let mut sentences = Vec::new();
     if !policy.hold.is_zero() {
         let hold = humantime::format_duration(policy.hold);
-        sentences.push(format!("waits in the server for up to {hold}; longer"));
+        sentences.push(format!("a wait in the server, if {hold} are enough"));
     }
     if !policy.quotas.is_empty() {
         sentences.push("429 rate_limited, with a Retry-After that is kept for who comes then".to_owned());
-        let parts = policy.quotas.iter().map(|(unit, quota)| unit.amount(quota.burst()));
-        let parts: Vec<String> = parts.collect();
-        sentences.push(format!("400 never_fits for a request of more than {}", parts.join(" or ")));
-    }
-    if !policy.budgets.is_empty() {
-        sentences.push("402 budget_exhausted (429 insufficient_quota on OpenAI's routes), without Retry-After".to_owned());
     }
     if policy.concurrency.is_some() {
         sentences.push("429 rate_limited, with an estimate when a place is free".to_owned());
+    }
+    if !policy.budgets.is_empty() {
+        let budget = "402 budget_exhausted (429 insufficient_quota on OpenAI's routes), without Retry-After";
+        sentences.push(budget.to_owned());
+    }
+    // One request is always one.
+    let sized = policy.quotas.iter().filter(|(unit, _)| *unit != Unit::Requests);
+    let sizes: Vec<String> = sized.map(|(unit, quota)| unit.amount(quota.burst())).collect();
+    if !sizes.is_empty() {
+        sentences.push(format!(
+            "400 never_fits for a request of more than {}",
+            sizes.join(" or ")
+        ));
     }
     sentences.join("; ")
 }
@@ -139,7 +153,7 @@ impl fmt::Display for Explained {
             limits,
             refused,
         } = self;
-        writeln!(f, "{name}: {applies_to}, counted for {counted_for}")?;
+        writeln!(f, "{name}: {applies_to}, {counted_for}")?;
         for Limit {
             limit, pace, worst, ..
         } in limits
@@ -188,6 +202,10 @@ mod tests {
         let mut policy = policy(Quota::new(5, MINUTE).unwrap());
         policy.concurrency = std::num::NonZeroU32::new(3);
         assert_eq!(explained(&policy).limits.len(), 2);
-        assert!(explained(&policy).to_string().contains("400 never_fits for a request of more than 5 requests"));
+        assert!(
+            explained(&policy)
+                .to_string()
+                .contains("429 rate_limited, with an estimate when a place is free")
+        );
     }
 }

@@ -40,10 +40,22 @@ pub(super) fn add_to(api: &mut Api) {
         add(api, operation, what);
     }
     for (path, below, what) in [
-        ("/v1/model-bundles", "/v1/model-bundles/{*rest}", "Bundling a model"),
-        ("/v2/model-bundles", "/v2/model-bundles/{*rest}", "Bundling a model"),
+        (
+            "/v1/model-bundles",
+            "/v1/model-bundles/{*rest}",
+            "Bundling a model",
+        ),
+        (
+            "/v2/model-bundles",
+            "/v2/model-bundles/{*rest}",
+            "Bundling a model",
+        ),
         ("/v1/triggers", "/v1/triggers/{*rest}", "Triggering a job"),
-        ("/v1/async-tasks", "/v1/async-tasks/{*rest}", "Running an async task"),
+        (
+            "/v1/async-tasks",
+            "/v1/async-tasks/{*rest}",
+            "Running an async task",
+        ),
     ] {
         add(api, Operation::any(path, "Not here"), what);
         add(api, Operation::any(below, "Not here"), what);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
@@ -11,7 +12,7 @@ use llm_engine_wire::v1::{Endpoint, EndpointList, EndpointStatus};
 use llm_engine_wire::validation::{Loc, Problem};
 use serde_json::json;
 
-use super::{new_request_id, parameter};
+use super::{decoded, new_request_id, parameter};
 use crate::api::{Api, Operation};
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
@@ -90,9 +91,10 @@ async fn list(State(gateway): State<Arc<Gateway>>, uri: Uri, headers: HeaderMap)
 
 async fn get(
     State(gateway): State<Arc<Gateway>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
+    let name = decoded(name);
     if let Err(unauthorized) = authorize(&gateway, &headers) {
         return ErrorAnswer::from(unauthorized).in_dialect(Dialect::LlmEngine, &new_request_id());
     }

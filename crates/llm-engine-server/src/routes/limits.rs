@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
@@ -12,7 +13,7 @@ use schemars::{JsonSchema, Schema, json_schema};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{answered, new_request_id};
+use super::{answered, decoded, new_request_id};
 use crate::App;
 use crate::api::{Api, Operation};
 use crate::arrival::arrival;
@@ -60,7 +61,10 @@ struct QuotaLevel {
 
 pub(super) fn add_to(api: &mut Api) {
     let list = Operation::get("/v1/limits", "How the caller's limits stand, for each model");
-    api.add(list.json::<CallerLimits>().keyed(Dialect::LlmEngine, &[]), self::list);
+    api.add(
+        list.json::<CallerLimits>().keyed(Dialect::LlmEngine, &[]),
+        self::list,
+    );
     let explain = Operation::get(
         "/v1/limits/explain/{request_id}",
         "What every policy saw of a request: an own one, or for operators any",
@@ -71,7 +75,8 @@ pub(super) fn add_to(api: &mut Api) {
 
 /// The schema of what [`llm_engine_gateway::Explanation::to_json`] writes.
 fn explanation() -> Schema {
-    let cost = json_schema!({ "type": "object", "required": ["requests", "input_tokens", "output_tokens", "usd"] });
+    let cost =
+        json_schema!({ "type": "object", "required": ["requests", "input_tokens", "output_tokens", "usd"] });
     json_schema!({
         "type": "object",
         "required": ["request_id", "caller", "model", "route", "time", "outcome", "status", "policies", "explanation"],
@@ -153,9 +158,10 @@ fn level(level: &Level, route: Option<&'static str>) -> QuotaLevel {
 /// What every policy saw of a request. Callers can ask for their own requests, operators for all.
 async fn explain(
     State(gateway): State<Arc<Gateway>>,
-    Path(asked_for): Path<String>,
+    asked_for: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
+    let asked_for = decoded(asked_for);
     let request_id = new_request_id();
     let answer = match authorize(&gateway, &headers) {
         Ok(caller) => match gateway.explain(&asked_for) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request as HttpRequest, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
@@ -11,7 +12,7 @@ use llm_engine_gateway::{AnswerBody, Caller, CompleteError, Gateway, ROUTES};
 use llm_engine_wire::openai::{self, Kind, Model, ModelList, Request};
 use serde_json::Value;
 
-use super::{answered, new_request_id, read_body, schema_of};
+use super::{answered, decoded, new_request_id, openai_answer, read_body, schema_of};
 use crate::App;
 use crate::api::{Api, Operation};
 use crate::arrival::arrival;
@@ -22,8 +23,10 @@ use crate::rate_limit_headers;
 
 pub(super) fn add_to(api: &mut Api) {
     let completing = |kind, summary| {
-        let operation = Operation::post(path(kind), summary).tagged(TAG);
-        operation.json::<openai::Response>().events()
+        let operation = Operation::post(path(kind), summary)
+            .tagged(TAG)
+            .passes_failures_on();
+        operation.answers("application/json", openai_answer).events()
     };
     api.add_generating(
         completing(Kind::Chat, "A chat completion").body(|_| schema_of(openai::schema(Kind::Chat))),
@@ -70,9 +73,10 @@ async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Resp
 /// The name may have slashes in it.
 async fn model(
     State(gateway): State<Arc<Gateway>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
+    let name = decoded(name);
     let request_id = new_request_id();
     let found = match authorize(&gateway, &headers) {
         Ok(_) => gateway.resolve(&name).map_err(ErrorAnswer::from),

@@ -4,19 +4,22 @@
 use axum::extract::{Request as HttpRequest, State};
 use axum::response::Response;
 use llm_engine_gateway::ROUTES;
-use llm_engine_wire::openai::{self, Kind};
+use llm_engine_wire::openai::Kind;
 use llm_engine_wire::v2::{self, RequestError};
 use llm_engine_wire::validation::Body;
 
 use super::openai::Asked;
-use super::{answered, content_type, new_request_id, read_body, schema_of};
+use super::{answered, content_type, new_request_id, openai_answer, read_body, schema_of};
 use crate::App;
 use crate::api::{Api, Operation};
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 
 pub(super) fn add_to(api: &mut Api) {
-    let operation = |kind, summary| Operation::post(path(kind), summary).json::<openai::Response>().events();
+    let operation = |kind, summary| {
+        let operation = Operation::post(path(kind), summary).passes_failures_on();
+        operation.answers("application/json", openai_answer).events()
+    };
     api.add_generating(
         operation(Kind::Chat, "A chat completion, as OpenAI's").body(|_| schema_of(v2::schema(Kind::Chat))),
         Dialect::LlmEngine,

@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use hyper::header::CONTENT_TYPE;
 use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
 use hyper::http::response::Parts;
 use serde_json::{Value, json};
 
@@ -26,7 +26,10 @@ pub(crate) fn check(asked: &Asked, response: &Parts, body: &str) {
     let status = response.status;
     let Some(operations) = operations(path) else {
         let unrouted = [StatusCode::NOT_FOUND, StatusCode::TEMPORARY_REDIRECT];
-        assert!(unrouted.contains(&status), "{method} {path}, which is no route: {status}");
+        assert!(
+            unrouted.contains(&status),
+            "{method} {path}, which is no route: {status}"
+        );
         return;
     };
     let Some(operation) = operations.get(method.to_lowercase()) else {
@@ -38,16 +41,28 @@ pub(crate) fn check(asked: &Asked, response: &Parts, body: &str) {
         return;
     };
     let documented = &operation["responses"][status.as_str()];
-    assert!(documented.is_object(), "{method} {path}: {status} is not documented: {body}");
-    let content_type = response.headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap());
+    assert!(
+        documented.is_object(),
+        "{method} {path}: {status} is not documented: {body}"
+    );
+    let content_type = response
+        .headers
+        .get(CONTENT_TYPE)
+        .map(|value| value.to_str().unwrap());
     let media_type = content_type.unwrap_or_default().split(';').next().unwrap();
     let content = &documented["content"][media_type];
-    assert!(content.is_object(), "{method} {path}: {status} as '{media_type}' is not documented: {body}");
+    assert!(
+        content.is_object(),
+        "{method} {path}: {status} as '{media_type}' is not documented: {body}"
+    );
     if media_type == "application/json" {
         let schema = json!({ "allOf": [content["schema"]], "components": DOCUMENT["components"] });
         let body = serde_json::from_str(body).unwrap();
         if let Err(error) = jsonschema::validate(&schema, &body) {
-            panic!("{method} {path}: {status}: {body}: {error} at '{}'", error.instance_path());
+            panic!(
+                "{method} {path}: {status}: {body}: {error} at '{}'",
+                error.instance_path()
+            );
         }
     }
 }
@@ -55,17 +70,25 @@ pub(crate) fn check(asked: &Asked, response: &Parts, body: &str) {
 /// Those of the path's template: the one with the fewest parts that may be anything.
 fn operations(path: &str) -> Option<&'static Value> {
     let templates = DOCUMENT["paths"].as_object().unwrap().iter();
-    let fitting = templates.filter(|(template, _)| fits(template, path));
+    let fitting =
+        templates.filter(|(template, operations)| fits(template, has_several_parts(operations), path));
     let chosen = fitting.min_by_key(|(template, _)| template.matches('{').count());
     chosen.map(|(_, operations)| operations)
 }
 
-/// The last part of a template may stand for several.
-fn fits(template: &str, path: &str) -> bool {
-    let is_any = |part: &str| part.starts_with('{');
+/// Whether the last part of the path may stand for several.
+fn has_several_parts(operations: &Value) -> bool {
+    let operation = operations.as_object().unwrap().values().next();
+    let parameters = operation.unwrap()["parameters"].as_array().unwrap();
+    parameters
+        .iter()
+        .any(|parameter| parameter["description"] == "It may have slashes in it")
+}
+
+fn fits(template: &str, has_several_parts: bool, path: &str) -> bool {
     let (template, path): (Vec<&str>, Vec<&str>) = (template.split('/').collect(), path.split('/').collect());
-    let parts = template.len();
-    let is_long_enough = path.len() == parts || path.len() > parts && is_any(template[parts - 1]);
-    is_long_enough
-        && template.iter().zip(&path).all(|(wanted, found)| wanted == found || is_any(wanted) && !found.is_empty())
+    let is_long_enough = path.len() == template.len() || has_several_parts && path.len() > template.len();
+    let fits =
+        |(wanted, found): (&&str, &&str)| wanted == found || wanted.starts_with('{') && !found.is_empty();
+    is_long_enough && template.iter().zip(&path).all(fits)
 }

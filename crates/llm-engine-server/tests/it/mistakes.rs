@@ -18,7 +18,9 @@ fn the_name_that_was_meant_is_told() {
         ["engine.toml:1:1: unknown field `lisen`; did you mean `listen`?"]
     );
     assert_eq!(
-        told(&format!("{MODEL}[[policies]]\nname = 'p'\nconcurrency = 1\nmode = 'obsrve'")),
+        told(&format!(
+            "{MODEL}[[policies]]\nname = 'p'\nconcurrency = 1\nmode = 'obsrve'"
+        )),
         ["engine.toml:6:8: unknown variant `obsrve`; did you mean `observe`?"]
     );
     let research = "[callers.a]\nteam = 'research'\napi_key_sha256 = \
@@ -32,7 +34,8 @@ fn the_name_that_was_meant_is_told() {
 
 #[test]
 fn a_place_counts_characters_not_bytes() {
-    let text = format!("{MODEL}[[policies]]\nname = 'p'\nrequests = {{ limit = 1, window = '1m', bürst = 1 }}");
+    let text =
+        format!("{MODEL}[[policies]]\nname = 'p'\nrequests = {{ limit = 1, window = '1m', bürst = 1 }}");
     assert!(told(&text)[0].starts_with("engine.toml:5:"), "{:?}", told(&text));
     let text = "[models.'ä']\ngguf = 'm'\naliases = ['ö', 'ä']";
     assert_eq!(told(text), ["engine.toml:3:17: two models have the name 'ä'"]);
@@ -55,5 +58,8 @@ fn every_mistake_is_told_at_once_in_the_order_of_the_file() {
 fn what_refers_to_a_model_with_a_mistake_is_not_called_a_second_one() {
     let text = "[models.m]\n[[policies]]\nname = 'p'\nconcurrency = 1\nmatch = { model = 'm' }\n";
     let [only] = told(text).try_into().unwrap();
-    assert!(only.starts_with("engine.toml:1:9: model 'm' needs either gguf"), "{only}");
+    assert!(
+        only.starts_with("engine.toml:1:9: model 'm' needs either gguf"),
+        "{only}"
+    );
 }

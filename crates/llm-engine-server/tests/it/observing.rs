@@ -16,9 +16,15 @@ const README: &str = include_str!("../../../../README.md");
 /// The words in code in the first column of the table under this headline.
 fn documented(headline: &str) -> BTreeSet<String> {
     let (_, text) = README.split_once(headline).unwrap();
-    let rows = text.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let rows = text
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'));
     let cells = rows.filter_map(|row| row.split('|').nth(1));
-    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+    cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The names of the fields of a request's record.
@@ -29,7 +35,10 @@ impl<S: Subscriber> Layer<S> for Names {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         if event.metadata().target() == "llm_engine::request" {
             let names = FieldSet::iter(event.metadata().fields()).map(|field| field.name().to_owned());
-            self.0.lock().unwrap().extend(names.filter(|name| name != "message"));
+            self.0
+                .lock()
+                .unwrap()
+                .extend(names.filter(|name| name != "message"));
         }
     }
 }
@@ -47,7 +56,9 @@ async fn a_request_s_record_has_the_fields_that_the_readme_names() {
 const POLICY: &str = "[[policies]]\nname = 'two'\nrequests = { limit = 2, window = '1h' }\n";
 
 async fn metrics(server: &Server) -> String {
-    Answer::read(server.send("GET", "/metrics", &[], None).await).await.body
+    Answer::read(server.send("GET", "/metrics", &[], None).await)
+        .await
+        .body
 }
 
 /// A server on which there has been some of everything.
@@ -56,7 +67,8 @@ async fn used() -> Server {
     let server = Server::start(&upstream, POLICY).await;
     let keyed = [("idempotency-key", "k1")];
     for _ in 0..2 {
-        server.post_with(&keyed, "/v1/chat/completions", &chat()).await;
+        let answer = server.post_with(&keyed, "/v1/chat/completions", &chat()).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
     }
     assert_eq!(server.complete().await.status, 200);
     assert_eq!(server.complete().await.status, 429);
@@ -68,7 +80,9 @@ async fn used() -> Server {
 #[tokio::test]
 async fn the_metrics_are_those_of_the_readme() {
     let text = metrics(&used().await).await;
-    let lines = text.lines().filter_map(|line| line.strip_prefix("# TYPE llm_engine_")?.split_once(' '));
+    let lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE llm_engine_")?.split_once(' '));
     let found: BTreeSet<String> = lines
         .map(|(name, kind)| match kind {
             "counter" => format!("{name}_total"),
@@ -96,7 +110,10 @@ async fn requests_are_counted_by_what_became_of_them() {
             "1",
         ),
         // The repetition of a keyed request is answered, but is no request for the model.
-        (r#"http_responses_total{route="/v1/chat/completions",status="200"}"#, "2"),
+        (
+            r#"http_responses_total{route="/v1/chat/completions",status="200"}"#,
+            "2",
+        ),
         (r#"http_responses_total{route="/v1/models",status="401"}"#, "1"),
         (r#"refusals_total{code="rate_limited",policy="two"}"#, "1"),
         (r#"tokens_total{model="m",kind="input"}"#, "6"),
@@ -110,14 +127,22 @@ async fn requests_are_counted_by_what_became_of_them() {
         (r#"worker_restarts_total{model="m"}"#, "0"),
     ] {
         let found = metric(&server, &format!("llm_engine_{name}")).await;
-        assert_eq!(found.as_deref(), Some(count), "{name}\n{}", metrics(&server).await);
+        assert_eq!(
+            found.as_deref(),
+            Some(count),
+            "{name}\n{}",
+            metrics(&server).await
+        );
     }
 }
 
 #[tokio::test]
 async fn failures_of_a_deployment_are_counted_by_kind() {
     // A port at which nobody listens.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let server = Server::start(&format!("http://{free}/v1"), "").await;
     let answer = Answer::read(server.post("/v1/chat/completions", &chat()).await).await;
     assert_eq!(answer.status, 502);
@@ -130,11 +155,21 @@ async fn neither_a_key_nor_what_a_request_says_becomes_a_label() {
     let server = Server::with_config(&config(&quick().await, "")).await;
     let secret = "sk-secret-7c1f";
     let authorization = format!("Bearer {secret}");
-    let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
-    let body = json!({ "model": secret, "messages": [{ "role": "user", "content": secret }], "user": secret });
-    let targets = ["/v1/chat/completions", "/v1/models/sk-secret-7c1f", "/sk-secret-7c1f"];
+    let headers = [
+        ("authorization", authorization.as_str()),
+        ("content-type", "application/json"),
+    ];
+    let body =
+        json!({ "model": secret, "messages": [{ "role": "user", "content": secret }], "user": secret });
+    let targets = [
+        "/v1/chat/completions",
+        "/v1/models/sk-secret-7c1f",
+        "/sk-secret-7c1f",
+    ];
     for target in targets {
-        server.send("POST", target, &headers, Some(&body.to_string())).await;
+        server
+            .send("POST", target, &headers, Some(&body.to_string()))
+            .await;
         let own = [("authorization", "Bearer k")];
         server.send("GET", target, &own, None).await;
     }

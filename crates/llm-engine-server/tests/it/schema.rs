@@ -48,7 +48,10 @@ fn the_example_has_every_setting_and_names_the_schema() {
     for name in &names {
         assert!(words.contains(name.as_str()), "{name} is not in the example");
     }
-    assert_eq!(EXAMPLE.lines().next(), Some("#:schema ../schema/llm-engine.schema.json"));
+    assert_eq!(
+        EXAMPLE.lines().next(),
+        Some("#:schema ../schema/llm-engine.schema.json")
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Kind;
 
 /// Tokens that one request has used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens of the prompt, chat template included.
     pub prompt_tokens: u64,
@@ -30,7 +30,7 @@ impl Usage {
 }
 
 /// One event of a stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chunk {
     /// The same in every chunk of one answer.
     #[serde(default)]
@@ -53,7 +53,7 @@ pub struct Chunk {
 }
 
 /// What a chunk adds to one answer.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChunkChoice {
     /// Which answer.
     #[serde(default)]
@@ -73,7 +73,7 @@ pub struct ChunkChoice {
 }
 
 /// What a chunk adds to a chat message.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Delta {
     /// In the first chunk of an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,7 +93,7 @@ impl ChunkChoice {
 }
 
 /// A whole answer, for a caller that did not ask for a stream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Response {
     /// Identifies the answer.
     pub id: String,
@@ -111,7 +111,7 @@ pub struct Response {
 }
 
 /// One whole answer.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
     /// Which answer.
     pub index: u32,
@@ -130,7 +130,7 @@ pub struct Choice {
 }
 
 /// A chat message with text for content.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant`.
     pub role: String,

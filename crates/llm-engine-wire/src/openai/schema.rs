@@ -43,5 +43,7 @@ pub fn schema(kind: Kind) -> Value {
         Kind::Chat => CHAT,
         Kind::Completion => COMPLETION,
     };
-    body_schema(of_kind.iter().chain(EITHER).copied())
+    let mut schema = body_schema(of_kind.iter().chain(EITHER).copied());
+    schema["properties"][MODEL.name]["minLength"] = 1.into();
+    schema
 }

@@ -2,8 +2,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::validation::{
-    Body, Bound, Field, Fields, Form, Loc, Problem, body_schema, boolean, dictionary, integer, number, string,
-    strings,
+    Body, Bound, Field, Fields, Form, Loc, Problem, body_schema, boolean, dictionary, integer, number,
+    string, strings,
 };
 
 /// A request of either v1 route, checked. Its JSON is the body, to which the model does not belong.

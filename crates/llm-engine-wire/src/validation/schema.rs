@@ -15,7 +15,11 @@ pub fn body_schema(fields: impl Iterator<Item = Field> + Clone) -> Value {
     let properties: Map<String, Value> = fields
         .map(|field| {
             let schema = field.form.schema();
-            let schema = if field.is_required { schema } else { or_null(schema) };
+            let schema = if field.is_required {
+                schema
+            } else {
+                or_null(schema)
+            };
             (field.name.to_owned(), schema)
         })
         .collect();

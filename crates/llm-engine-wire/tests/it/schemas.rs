@@ -3,8 +3,8 @@
 
 use llm_engine_wire::openai::{self, Kind, Request};
 use llm_engine_wire::v1::{CompletionRequest, RequestError};
-use llm_engine_wire::validation::Body;
 use llm_engine_wire::v2;
+use llm_engine_wire::validation::Body;
 use serde_json::{Value, json};
 
 const VALUES: &str = include_str!("../data/pydantic-values.jsonl");
@@ -54,7 +54,12 @@ fn read_v1(body: &Value) -> bool {
 }
 
 fn read_v2(kind: Kind) -> impl Fn(&Value) -> bool {
-    move |body| !matches!(v2::read(kind, &Body::Json(body.clone())), Err(v2::RequestError::Invalid(_)))
+    move |body| {
+        !matches!(
+            v2::read(kind, &Body::Json(body.clone())),
+            Err(v2::RequestError::Invalid(_))
+        )
+    }
 }
 
 fn base(kind: Kind) -> Value {
@@ -73,7 +78,10 @@ fn what_a_schema_allows_is_read_and_what_is_read_beyond_it_is_lax() {
     }
     let mut lax = 0;
     for (name, value, is_allowed, is_read) in compared {
-        assert!(is_read || !is_allowed, "{name} = {value} is allowed, but not read");
+        assert!(
+            is_read || !is_allowed,
+            "{name} = {value} is allowed, but not read"
+        );
         if is_read && !is_allowed {
             assert!(is_lax(&value), "{name} = {value} is read, but not allowed");
             lax += 1;
@@ -110,7 +118,10 @@ fn openai_s_routes_read_exactly_what_their_schema_allows() {
 fn v1_reads_no_field_that_its_schema_does_not_name() {
     let schema = CompletionRequest::schema();
     let properties = schema["properties"].as_object().unwrap();
-    let wrong: Value = properties.keys().map(|name| (name.clone(), json!({ "x": [] }))).collect();
+    let wrong: Value = properties
+        .keys()
+        .map(|name| (name.clone(), json!({ "x": [] })))
+        .collect();
     let Err(RequestError::Invalid(problems)) = CompletionRequest::read(Some("m"), &Body::Json(wrong)) else {
         panic!("nothing of it is right");
     };

@@ -23,6 +23,7 @@ pub(crate) struct Arguments {
 }
 
 /// Says whether a configuration is good, and what its policies mean. Nothing is started, fetched or bound.
+#[expect(clippy::print_stdout, reason = "what was found out is this command's output")]
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.schema {
         println!("{:#}", Config::schema());
@@ -92,9 +93,9 @@ impl Summary {
         let models = config.models.iter().map(|model| {
             json!({ "name": model.name, "aliases": model.aliases, "runs": runs(model), "concurrency": model.concurrency })
         });
-        let callers = config.callers.iter().map(|caller| {
-            json!({ "name": caller.name, "team": caller.team, "operator": caller.is_operator })
-        });
+        let callers = config.callers.iter().map(
+            |caller| json!({ "name": caller.name, "team": caller.team, "operator": caller.is_operator }),
+        );
         json!({
             "good": true,
             "listen": config.listen.to_string(),
@@ -109,7 +110,10 @@ impl Summary {
         let Self { config, policies } = self;
         let mut lines = vec![format!("It listens on {}.", config.listen), "\nModels".to_owned()];
         lines.extend(config.models.iter().map(|model| {
-            let names: Vec<&str> = std::iter::once(&model.name).chain(&model.aliases).map(String::as_str).collect();
+            let names: Vec<&str> = std::iter::once(&model.name)
+                .chain(&model.aliases)
+                .map(String::as_str)
+                .collect();
             format!(
                 "  {}: {}; {} requests at a time, {} more wait for up to {}",
                 names.join(", "),
@@ -122,14 +126,18 @@ impl Summary {
         lines.push("\nCallers".to_owned());
         lines.extend(config.callers.iter().map(|caller| {
             let team = caller.team.as_ref().map(|team| format!(", team {team}"));
-            let operator = if caller.is_operator { ", sees what concerns others" } else { "" };
+            let operator = if caller.is_operator {
+                ", sees what concerns others"
+            } else {
+                ""
+            };
             format!("  {}{}{operator}", caller.name, team.unwrap_or_default())
         }));
         lines.push("\nPolicies; a request must be admitted by all that apply to it".to_owned());
         if policies.is_empty() {
             lines.push("  none: 429 comes as needed, when a model is full".to_owned());
         }
-        let policies = policies.iter().map(|policy| policy.to_string());
+        let policies = policies.iter().map(ToString::to_string);
         lines.extend(policies.map(|policy| format!("  {}", policy.replace('\n', "\n  "))));
         lines.join("\n")
     }

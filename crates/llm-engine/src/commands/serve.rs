@@ -85,7 +85,9 @@ fn setup(config: Config, socket_folder: &Path, log_format: Format) -> anyhow::Re
 fn cannot_listen(listen: SocketAddr, place: Option<&Place>, error: &io::Error) -> Usage {
     let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
     let advice = match error.kind() {
-        io::ErrorKind::AddrInUse => "another program has this address; end it, or set `listen` to another port",
+        io::ErrorKind::AddrInUse => {
+            "another program has this address; end it, or set `listen` to another port"
+        }
         io::ErrorKind::PermissionDenied => "ports below 1024 need permission; set `listen` to another one",
         _ => "set `listen` to an address of this machine",
     };

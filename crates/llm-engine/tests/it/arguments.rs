@@ -63,7 +63,10 @@ async fn a_mistake_in_the_configuration_is_told_with_file_and_line_before_an_add
     let (_folder, config) = configured(&text);
     let finished = run(&["serve", "--config", config.to_str().unwrap()]).await;
     assert_eq!(finished.code, Some(2), "{finished:?}");
-    let expected = format!("error: {}:4: unknown field `guff`", config.display());
+    let expected = format!(
+        "error: {}:4:1: unknown field `guff`; did you mean `gguf`?",
+        config.display()
+    );
     assert!(finished.errors.starts_with(&expected), "{}", finished.errors);
 }
 
@@ -76,7 +79,7 @@ async fn the_configuration_of_the_working_folder_is_read_if_none_is_named() {
     assert!(
         finished
             .errors
-            .contains("llm-engine.toml:1: unknown field `lisen`"),
+            .contains("llm-engine.toml:1:1: unknown field `lisen`; did you mean `listen`?"),
         "{}",
         finished.errors
     );
@@ -99,8 +102,10 @@ async fn an_address_in_use_is_told_before_a_model_is_started() {
     let listen = taken.local_addr().unwrap();
     let deployment = "deployments = [{ url = 'http://127.0.0.1:9/v1', model = 'x' }]";
     let finished = refused(&format!("listen = '{listen}'\n[models.m]\n{deployment}\n")).await;
+    let expected = format!("engine.toml:1:10: can't listen on {listen}");
+    assert!(finished.errors.contains(&expected), "{}", finished.errors);
     assert!(
-        finished.errors.contains(&format!("can't listen on {listen}")),
+        finished.errors.contains("another program has this address"),
         "{}",
         finished.errors
     );

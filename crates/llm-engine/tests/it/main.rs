@@ -5,6 +5,7 @@
 
 mod arguments;
 mod budgets;
+mod check;
 #[cfg_attr(
     not(feature = "worker"),
     expect(dead_code, reason = "the tests that run a model need all of it")
