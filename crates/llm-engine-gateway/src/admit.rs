@@ -152,6 +152,7 @@ impl Limits {
             arrival,
         } = ask;
         let mut state = self.state();
+        state.limiter.prepare(&subject);
         let now = self.now();
         state.limiter.pass_time(now);
         let before = state.limiter.levels_for(now, subject, arrival.fingerprint);

@@ -98,6 +98,16 @@ impl Limiter {
         limiter
     }
 
+    /// Says that a request of this subject comes in a moment, which changes nothing but how long that takes: called before
+    /// the clock is read for it, what the request needs comes into the cache while it is read. Most of a decision is the
+    /// wait for that, and processors read their clock only when all that was waited for before is there.
+    #[inline(always)]
+    pub fn prepare(&self, subject: &Subject) {
+        for group in &self.groups {
+            group.prepare(subject);
+        }
+    }
+
     /// Admits the request under every policy that applies to it and reserves its cost, or changes nothing.
     ///
     /// # Errors

@@ -107,6 +107,12 @@ impl PolicyGroup {
         self.bit
     }
 
+    /// A request of this subject comes in a moment.
+    #[inline(always)]
+    pub(crate) fn prepare(&self, subject: &Subject) {
+        self.buckets.prepare(subject);
+    }
+
     /// Reserves all that the request may cost, or nothing.
     #[inline(always)]
     pub(crate) fn reserve(&mut self, admitted: &mut Admitted) -> bool {
