@@ -4,9 +4,9 @@ use std::time::Duration;
 use http::HeaderValue;
 use llm_engine_retry::Retry;
 
-use crate::Client;
 use crate::client::Settings;
 use crate::transport::{self, Base};
+use crate::{Client, Lines};
 
 /// How a [`Client`] is made.
 ///
@@ -28,6 +28,8 @@ pub struct Builder {
     user_agent: String,
     root_certificates: Vec<Vec<u8>>,
     settings: Settings,
+    /// `None`: those of the process.
+    lines: Option<Lines>,
 }
 
 /// Why there is no client: the caller's mistake, in every case.
@@ -76,6 +78,7 @@ impl Builder {
                 keep: KEEP,
                 retry: Retry::default(),
             },
+            lines: None,
         }
     }
 
@@ -123,6 +126,13 @@ impl Builder {
         self
     }
 
+    /// The lines in which its calls stand, instead of those of all clients of the process.
+    #[must_use]
+    pub fn lines(mut self, lines: Lines) -> Self {
+        self.lines = Some(lines);
+        self
+    }
+
     /// What the client says that it is.
     #[must_use]
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
@@ -154,6 +164,7 @@ impl Builder {
             authorization,
             transport,
             self.settings,
+            self.lines.unwrap_or_else(Lines::of_process),
         ))
     }
 }

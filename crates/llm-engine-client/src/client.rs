@@ -9,10 +9,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt::Whole;
 use crate::event_stream::Opened;
-use crate::lines::{LineKey, line};
+use crate::lines::LineKey;
 use crate::run::Run;
 use crate::transport::Base;
-use crate::{Answer, BuildError, Builder, Call, Error, EventStream};
+use crate::{Answer, BuildError, Builder, Call, Error, EventStream, Lines};
 
 /// A client of one server with one API key. Clones are cheap, and share everything.
 ///
@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) authorization: Option<HeaderValue>,
     pub(crate) transport: reqwest::Client,
     pub(crate) settings: Settings,
+    pub(crate) lines: Lines,
     /// Cancels that are being sent.
     pub(crate) cancels: TaskTracker,
 }
@@ -82,6 +83,7 @@ impl Client {
         authorization: Option<HeaderValue>,
         transport: reqwest::Client,
         settings: Settings,
+        lines: Lines,
     ) -> Self {
         let cancels = TaskTracker::new();
         // From here on `wait` returns whenever there are none.
@@ -93,6 +95,7 @@ impl Client {
                 authorization,
                 transport,
                 settings,
+                lines,
                 cancels,
             }),
         }
@@ -164,12 +167,12 @@ impl Client {
     /// ```
     #[must_use]
     pub fn held_for(&self, model: &str) -> Duration {
-        line(LineKey {
+        let line = self.shared.lines.line(LineKey {
             base_url: self.base_url().to_owned(),
             api_key_digest: self.shared.api_key_digest,
             model: model.to_owned(),
-        })
-        .held_for()
+        });
+        line.held_for()
     }
 
     /// Returns when the server has been told of every call that was dropped, after 2 s at the latest. To be awaited before the

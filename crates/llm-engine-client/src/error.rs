@@ -105,7 +105,8 @@ impl Error {
         self.0.failed.policy.as_deref()
     }
 
-    /// What happened, in one sentence: the server's own, if it sent one.
+    /// What happened, in one sentence: the server's own to the letter, if it sent one. Displayed, the error begins with the status
+    /// and the code, has no full stop, and says how often and how long it was tried.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.failed.message

@@ -13,7 +13,7 @@ use crate::cancel::Cancel;
 use crate::client::Shared;
 use crate::failed::Failed;
 use crate::line::Line;
-use crate::lines::{LineKey, line};
+use crate::lines::LineKey;
 use crate::{Call, Error, Waiting};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -54,7 +54,7 @@ enum Ended {
 impl Run {
     pub(crate) fn new(shared: Arc<Shared>, call: Call) -> Result<Self, Error> {
         let timeout = call.timeout.unwrap_or(shared.settings.timeout);
-        let line = line(LineKey {
+        let line = shared.lines.line(LineKey {
             base_url: shared.base.as_str().to_owned(),
             api_key_digest: shared.api_key_digest,
             model: call.model.clone().unwrap_or_default(),

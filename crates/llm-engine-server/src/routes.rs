@@ -38,7 +38,7 @@ pub(crate) fn router(app: App) -> Router {
             generating(Dialect::LlmEngine, v1::completions_stream),
         )
         .route("/v1/llm/model-endpoints", get(endpoints::list))
-        .route("/v1/llm/model-endpoints/{name}", get(endpoints::get))
+        .route("/v1/llm/model-endpoints/{*name}", get(endpoints::get))
         .route(
             "/v1/chat/completions",
             generating(Dialect::OpenAi, openai::chat_completions),
@@ -47,6 +47,7 @@ pub(crate) fn router(app: App) -> Router {
             "/v1/completions",
             generating(Dialect::OpenAi, openai::completions),
         )
+        .route("/v1/embeddings", generating(Dialect::OpenAi, openai::embeddings))
         .route("/v1/llm/fine-tunes", get(fine_tunes::list))
         .route("/v1/llm/fine-tunes/{id}", get(fine_tunes::unknown))
         .route("/v1/llm/fine-tunes/{id}/events", get(fine_tunes::unknown))
