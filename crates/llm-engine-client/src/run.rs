@@ -64,6 +64,7 @@ impl Run {
         let retry = call.retry.as_ref().unwrap_or(&shared.settings.retry);
         let random: fn() -> f64 = fastrand::f64;
         let attempts = retry.start(now, now.checked_add(timeout), random);
+        let is_unique = call.idempotency_key.is_none();
         let key = call
             .idempotency_key
             .clone()
@@ -77,7 +78,7 @@ impl Run {
             timeout,
             deadline: Instant::now().checked_add(timeout),
             is_booked: false,
-            cancel: Cancel::new(shared.clone(), key),
+            cancel: Cancel::new(shared.clone(), key, is_unique),
             was_armed: false,
             shared,
             call,

@@ -200,9 +200,15 @@ impl Replays {
     }
 
     /// Cancels the work with this key of the caller on whatever path it runs, and forgets stored answers. Says whether
-    /// something was running; `None` if there was nothing at all.
-    pub(crate) fn cancel(&self, caller: &Caller, key: &str) -> Option<bool> {
-        self.table().forget(Instant::now(), &caller.name, key)
+    /// something was running; `None` if there was nothing at all. What has been overtaken, and comes within `ahead`, is refused.
+    pub(crate) fn cancel(&self, caller: &Caller, key: &str, ahead: Duration) -> Option<bool> {
+        let now = Instant::now();
+        let mut table = self.table();
+        let was_running = table.forget(now, &caller.name, key);
+        if !ahead.is_zero() {
+            table.cancel_ahead(now, &caller.name, key, ahead);
+        }
+        was_running
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -324,3 +330,6 @@ impl Drop for Work {
         self.recording.end(End::Failed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Query, Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 
@@ -70,7 +70,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/healthcheck", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(unrouted)
-        .method_not_allowed_fallback(async || method_not_allowed())
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| method_not_allowed(&method, uri.path()))
         .with_state(app)
 }
 
@@ -93,7 +93,7 @@ async fn unrouted(request: Request) -> Response {
         .strip_suffix('/')
         .filter(|path| path.len() > 1 && !path.starts_with("//"))
     else {
-        return not_found();
+        return not_found(path);
     };
     let query = request
         .uri()
@@ -102,7 +102,7 @@ async fn unrouted(request: Request) -> Response {
         .unwrap_or_default();
     match HeaderValue::try_from(format!("{shorter}{query}")) {
         Ok(location) => (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response(),
-        Err(_) => not_found(),
+        Err(_) => not_found(path),
     }
 }
 

@@ -85,8 +85,6 @@ pub(super) enum Found {
     NotKept,
 }
 
-/// How long a request may come after its caller has cancelled it: the two come by different connections.
-const OVERTAKEN: Duration = Duration::from_secs(5);
 const NO_PATH: &str = "";
 
 /// About 300 bytes each, with the longest keys about 600.
@@ -212,13 +210,13 @@ impl Table {
     }
 
     /// Cancels what runs with this key and forgets what is stored, on all paths. Says whether something was running; `None` if
-    /// nothing was known: then it may have overtaken its request, which is refused if it comes soon.
+    /// nothing was known.
     pub(super) fn forget(&mut self, now: Instant, caller: &Arc<str>, key: &str) -> Option<bool> {
         self.forget_old(now);
-        let first = Arc::new(Name::new(caller, NO_PATH, key));
+        let first = Name::new(caller, NO_PATH, key);
         let names = self
             .entries
-            .range::<Name, _>((Bound::Included(&*first), Bound::Unbounded))
+            .range::<Name, _>((Bound::Included(&first), Bound::Unbounded))
             .map(|(name, _)| name)
             .take_while(|name| name.caller == first.caller && name.key == first.key);
         let names: Vec<_> = names.cloned().collect();
@@ -242,21 +240,20 @@ impl Table {
             };
             was_running = Some(was_running.unwrap_or(false) | cancelled);
         }
-        if was_running.is_none() {
-            self.cancel_ahead(now, &first);
-        }
         was_running
     }
 
-    fn cancel_ahead(&mut self, now: Instant, name: &Arc<Name>) {
-        let age = (now + OVERTAKEN, self.next_number);
+    /// Refuses what comes with this key within so long.
+    pub(super) fn cancel_ahead(&mut self, now: Instant, caller: &Arc<str>, key: &str, ahead: Duration) {
+        let name = Arc::new(Name::new(caller, NO_PATH, key));
+        let age = (now + ahead, self.next_number);
         self.next_number += 1;
         let entry = Entry {
             digest: Digest::default(),
             state: State::CancelledAhead(age),
         };
-        self.entries.insert(Arc::clone(name), entry);
-        self.remember(name, age);
+        self.entries.insert(Arc::clone(&name), entry);
+        self.remember(&name, age);
     }
 
     fn is_running(&self, name: &Name, work: &Arc<Recording>) -> bool {

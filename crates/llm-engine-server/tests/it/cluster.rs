@@ -18,6 +18,11 @@ async fn what_needs_a_gpu_cluster_says_so() {
         ("POST", "/v1/llm/model-endpoints", "Creating a model endpoint"),
         ("PUT", "/v1/llm/model-endpoints/m", "Changing a model endpoint"),
         ("DELETE", "/v1/llm/model-endpoints/m", "Deleting a model endpoint"),
+        (
+            "DELETE",
+            "/v1/llm/model-endpoints/org/m",
+            "Deleting a model endpoint",
+        ),
         ("POST", "/v1/llm/model-endpoints/download", "Downloading a model"),
         ("POST", "/v1/llm/fine-tunes", "Fine-tuning a model"),
         ("POST", "/v1/model-bundles", "Bundling a model"),
@@ -102,7 +107,8 @@ async fn methods_and_paths_that_nobody_has_are_told_apart() {
     ] {
         let answer = send(&server, method, target).await;
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {target}");
-        assert_eq!(answer.json(), json!({ "detail": "Method Not Allowed" }));
+        assert_eq!(answer.json()["detail"], "Method Not Allowed");
+        assert_eq!(answer.json()["error"]["code"], "method_not_allowed");
         assert!(answer.header("allow").is_some(), "{method} {target}");
     }
     for target in [
@@ -113,7 +119,10 @@ async fn methods_and_paths_that_nobody_has_are_told_apart() {
     ] {
         let answer = send(&server, "GET", target).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{target}");
-        assert_eq!(answer.json(), json!({ "detail": "Not Found" }));
+        assert_eq!(answer.json()["detail"], "Not Found");
+        let error = &answer.json()["error"];
+        assert_eq!(error["code"], "unknown_route");
+        assert_eq!(error["message"], format!("There is no route {target}."));
     }
 }
 
