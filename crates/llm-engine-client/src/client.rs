@@ -72,6 +72,14 @@ impl Client {
     }
 
     /// Where to set more than URL and key.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use llm_engine_client::Client;
+    ///
+    /// let client = Client::builder("http://127.0.0.1:5000").timeout(Duration::from_secs(60)).build()?;
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn builder(base_url: impl Into<String>) -> Builder {
         Builder::new(base_url)
@@ -102,6 +110,13 @@ impl Client {
     }
 
     /// The URL of the server, without a slash at the end.
+    ///
+    /// ```
+    /// use llm_engine_client::Client;
+    ///
+    /// assert_eq!(Client::new("http://127.0.0.1:5000/", "root")?.base_url(), "http://127.0.0.1:5000");
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn base_url(&self) -> &str {
         self.shared.base.as_str()
@@ -177,6 +192,18 @@ impl Client {
 
     /// Returns when the server has been told of every call that was dropped, after 2 s at the latest. To be awaited before the
     /// runtime ends, where that matters.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use llm_engine_client::{Client, v1::CompletionRequest};
+    ///
+    /// # async fn example(client: Client, request: CompletionRequest) {
+    /// if tokio::time::timeout(Duration::from_secs(5), client.complete(&request)).await.is_err() {
+    ///     // The call was dropped; nobody is to pay for what nobody hears.
+    ///     client.cancelled().await;
+    /// }
+    /// # }
+    /// ```
     pub async fn cancelled(&self) {
         self.shared.cancels.wait().await;
     }

@@ -57,6 +57,14 @@ impl Lines {
     }
 
     /// Those of all clients that are given no others.
+    ///
+    /// ```
+    /// use llm_engine_client::{Client, Lines};
+    ///
+    /// // The same as saying nothing.
+    /// let client = Client::builder("http://127.0.0.1:5000").lines(Lines::of_process()).build()?;
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn of_process() -> Self {
         OF_PROCESS.clone()
