@@ -33,25 +33,22 @@ pub(super) async fn cancel(
     let answer = match (authorize(&app.gateway, &headers), check_key(&key), ahead(&uri)) {
         (Err(unauthorized), _, _) => Err(unauthorized.into()),
         (Ok(_), Err(invalid), _) => Err(invalid.into()),
-        (Ok(_), Ok(_), Err(invalid)) => Err(invalid),
+        (Ok(_), Ok(_), Err(wrong)) => Err(ErrorAnswer::bad_request("invalid_request", wrong)),
         (Ok(caller), Ok(key), Ok(ahead)) => app.replays.cancel(&caller, key, ahead).ok_or_else(unknown),
     };
     let answer = answer.map(|cancelled| Json(json!({ "cancelled": cancelled })).into_response());
     answered(answer, Dialect::LlmEngine, &request_id)
 }
 
-fn ahead(uri: &Uri) -> Result<Duration, ErrorAnswer> {
+/// What is wrong with it is told in a sentence.
+fn ahead(uri: &Uri) -> Result<Duration, String> {
     let Some(seconds) = parameter(uri, "ahead_seconds") else {
         return Ok(Duration::ZERO);
     };
-    let seconds = seconds
-        .parse()
-        .ok()
-        .filter(|seconds| *seconds <= MOST_AHEAD_SECONDS);
-    seconds.map(Duration::from_secs).ok_or_else(|| {
-        let message = format!("ahead_seconds must be a whole number from 0 to {MOST_AHEAD_SECONDS}.");
-        ErrorAnswer::bad_request("invalid_request", message)
-    })
+    let seconds = seconds.parse().ok();
+    let seconds = seconds.filter(|seconds| *seconds <= MOST_AHEAD_SECONDS);
+    let wrong = || format!("ahead_seconds must be a whole number from 0 to {MOST_AHEAD_SECONDS}.");
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
 }
 
 fn unknown() -> ErrorAnswer {
