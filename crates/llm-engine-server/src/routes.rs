@@ -16,7 +16,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, Request};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
@@ -33,7 +33,7 @@ pub(crate) fn router(app: App) -> Router {
     api()
         .into_router()
         .fallback(unrouted)
-        .method_not_allowed_fallback(async || method_not_allowed())
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| method_not_allowed(&method, uri.path()))
         .with_state(app)
 }
 
@@ -65,7 +65,7 @@ async fn unrouted(request: Request) -> Response {
         .strip_suffix('/')
         .filter(|path| path.len() > 1 && !path.starts_with("//"))
     else {
-        return not_found();
+        return not_found(path);
     };
     let query = request
         .uri()
@@ -74,7 +74,7 @@ async fn unrouted(request: Request) -> Response {
         .unwrap_or_default();
     match HeaderValue::try_from(format!("{shorter}{query}")) {
         Ok(location) => (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response(),
-        Err(_) => not_found(),
+        Err(_) => not_found(path),
     }
 }
 

@@ -1,4 +1,5 @@
-//! What LLM Engine's public servers do with a GPU cluster. This one says that it has none.
+//! What LLM Engine's public servers do and this one does not, because it has no GPU cluster or because nobody has built it: each
+//! route says so, where a client would otherwise take it for a wrong address.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 
 pub(super) fn add_to(api: &mut Api) {
-    let endpoint = "/v1/llm/model-endpoints/{name}";
+    let endpoint = "/v1/llm/model-endpoints/{*name}";
     for (operation, what) in [
         (
             Operation::post("/v1/llm/model-endpoints", "Not here: creates a model endpoint"),
@@ -37,7 +38,7 @@ pub(super) fn add_to(api: &mut Api) {
             "Fine-tuning a model",
         ),
     ] {
-        add(api, operation, what);
+        add(api, operation, needs_cluster(what));
     }
     for (path, below, what) in [
         (
@@ -57,25 +58,55 @@ pub(super) fn add_to(api: &mut Api) {
             "Running an async task",
         ),
     ] {
-        add(api, Operation::any(path, "Not here"), what);
-        add(api, Operation::any(below, "Not here"), what);
+        add(api, Operation::any(path, "Not here"), needs_cluster(what));
+        add(api, Operation::any(below, "Not here"), needs_cluster(what));
+    }
+    add_batches_to(api);
+}
+
+fn add_batches_to(api: &mut Api) {
+    for operation in [
+        Operation::post("/v1/llm/batch-completions", NOT_YET),
+        Operation::post("/v2/batch-completions", NOT_YET),
+        Operation::get("/v2/batch-completions/{id}", NOT_YET),
+        Operation::post("/v2/batch-completions/{id}/actions/cancel", NOT_YET),
+        Operation::get("/v1/batches", NOT_YET),
+        Operation::post("/v1/batches", NOT_YET),
+        Operation::get("/v1/batches/{id}", NOT_YET),
+        Operation::post("/v1/batches/{id}/cancel", NOT_YET),
+    ] {
+        let message = "This server completes no batches yet; send its prompts one by one.";
+        add(api, operation, message.to_owned());
+    }
+    for operation in [
+        Operation::get("/v1/files", NOT_YET),
+        Operation::post("/v1/files", NOT_YET),
+        Operation::get("/v1/files/{id}", NOT_YET),
+        Operation::delete("/v1/files/{id}", NOT_YET),
+        Operation::get("/v1/files/{id}/content", NOT_YET),
+    ] {
+        add(api, operation, "This server keeps no files yet.".to_owned());
     }
 }
 
-fn add(api: &mut Api, operation: Operation, what: &'static str) {
-    let operation = operation.tagged("What needs a GPU cluster");
-    api.add(operation.keyed(Dialect::LlmEngine, &[501]), refused(what));
+const NOT_YET: &str = "Not yet";
+
+fn add(api: &mut Api, operation: Operation, message: String) {
+    let operation = operation.tagged("What this server does not do");
+    api.add(operation.keyed(Dialect::LlmEngine, &[501]), refused(message));
 }
 
-/// A route that only says that it needs a cluster, to those who have a key.
+fn needs_cluster(what: &str) -> String {
+    format!("{what} needs a GPU cluster; this server serves the models in its configuration.")
+}
+
+/// A route that only says this, to those who have a key.
 fn refused(
-    what: &'static str,
+    message: String,
 ) -> impl Fn(State<Arc<Gateway>>, HeaderMap) -> Ready<Response> + Clone + Send + Sync + 'static {
     move |State(gateway), headers| {
         let answer = match authorize(&gateway, &headers) {
-            Ok(_) => ErrorAnswer::not_implemented(format!(
-                "{what} needs a GPU cluster; this server serves the models in its configuration."
-            )),
+            Ok(_) => ErrorAnswer::not_implemented(message.clone()),
             Err(unauthorized) => unauthorized.into(),
         };
         let request_id = new_request_id();

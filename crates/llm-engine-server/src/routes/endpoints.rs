@@ -53,7 +53,7 @@ pub(super) fn add_to(api: &mut Api) {
         .query("order_by", false, &order, "In which order");
     let list = list.json::<EndpointList>().keyed(Dialect::LlmEngine, &[422]);
     api.add(list, self::list);
-    let one = Operation::get("/v1/llm/model-endpoints/{name}", "A model").json::<Endpoint>();
+    let one = Operation::get("/v1/llm/model-endpoints/{*name}", "A model").json::<Endpoint>();
     api.add(one.keyed(Dialect::LlmEngine, &[404]), get);
 }
 
@@ -89,6 +89,7 @@ async fn list(State(gateway): State<Arc<Gateway>>, uri: Uri, headers: HeaderMap)
     Json(EndpointList { model_endpoints }).into_response()
 }
 
+/// The name may have slashes in it, but none at its end: there it is a slash too many.
 async fn get(
     State(gateway): State<Arc<Gateway>>,
     name: Result<Path<String>, PathRejection>,
@@ -98,8 +99,9 @@ async fn get(
     if let Err(unauthorized) = authorize(&gateway, &headers) {
         return ErrorAnswer::from(unauthorized).in_dialect(Dialect::LlmEngine, &new_request_id());
     }
-    match gateway.resolve(&name) {
-        Ok(route) => Json(endpoint(&name, &route, status(&route).await)).into_response(),
+    let name = name.trim_end_matches('/');
+    match gateway.resolve(name) {
+        Ok(route) => Json(endpoint(name, &route, status(&route).await)).into_response(),
         Err(_) => {
             // The two spaces are the public servers'.
             let message = format!("Model Endpoint {name}  was not found.");

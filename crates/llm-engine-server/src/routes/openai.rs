@@ -22,21 +22,28 @@ use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
 
 pub(super) fn add_to(api: &mut Api) {
-    let completing = |kind, summary| {
-        let operation = Operation::post(path(kind), summary)
-            .tagged(TAG)
-            .passes_failures_on();
+    let completing = |path, summary| {
+        let operation = Operation::post(path, summary).tagged(TAG).passes_failures_on();
         operation.answers("application/json", openai_answer).events()
     };
     api.add_generating(
-        completing(Kind::Chat, "A chat completion").body(|_| schema_of(openai::schema(Kind::Chat))),
+        completing(ROUTES[2], "A chat completion").body(|_| schema_of(openai::schema(Kind::Chat))),
         Dialect::OpenAi,
         chat_completions,
     );
     api.add_generating(
-        completing(Kind::Completion, "A completion").body(|_| schema_of(openai::schema(Kind::Completion))),
+        completing(ROUTES[3], "A completion").body(|_| schema_of(openai::schema(Kind::Completion))),
         Dialect::OpenAi,
         completions,
+    );
+    let embedding = Operation::post(ROUTES[6], "Vectors for texts").tagged(TAG);
+    let embedding = embedding
+        .passes_failures_on()
+        .answers("application/json", openai_answer);
+    api.add_generating(
+        embedding.body(|_| schema_of(openai::schema(Kind::Embedding))),
+        Dialect::OpenAi,
+        embeddings,
     );
     let list = Operation::get("/v1/models", "The models").tagged(TAG);
     api.add(list.json::<ModelList>().keyed(Dialect::OpenAi, &[]), models);
@@ -47,11 +54,15 @@ pub(super) fn add_to(api: &mut Api) {
 const TAG: &str = "OpenAI";
 
 async fn chat_completions(State(app): State<App>, request: HttpRequest) -> Response {
-    complete(&app, Kind::Chat, request).await
+    complete(&app, (Kind::Chat, ROUTES[2]), request).await
 }
 
 async fn completions(State(app): State<App>, request: HttpRequest) -> Response {
-    complete(&app, Kind::Completion, request).await
+    complete(&app, (Kind::Completion, ROUTES[3]), request).await
+}
+
+async fn embeddings(State(app): State<App>, request: HttpRequest) -> Response {
+    complete(&app, (Kind::Embedding, ROUTES[6]), request).await
 }
 
 async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
@@ -96,15 +107,15 @@ fn described(name: &str) -> Model {
     }
 }
 
-async fn complete(app: &App, kind: Kind, request: HttpRequest) -> Response {
+async fn complete(app: &App, asked: (Kind, &'static str), request: HttpRequest) -> Response {
     let request_id = new_request_id();
-    let answer = answer(app, kind, request, &request_id).await;
+    let answer = answer(app, asked, request, &request_id).await;
     answered(answer, Dialect::OpenAi, &request_id)
 }
 
 async fn answer(
     app: &App,
-    kind: Kind,
+    (kind, path): (Kind, &'static str),
     request: HttpRequest,
     request_id: &str,
 ) -> Result<Response, ErrorAnswer> {
@@ -119,7 +130,7 @@ async fn answer(
         request,
         parts: &parts,
         bytes: &bytes,
-        path: path(kind),
+        path,
         request_id,
         dialect: Dialect::OpenAi,
     };
@@ -170,12 +181,5 @@ impl Asked<'_> {
         let mut response = response.unwrap_or_else(refuse);
         rate_limit_headers::add(response.headers_mut(), &gateway.levels(&caller, &route, &arrival));
         Ok(response)
-    }
-}
-
-fn path(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Chat => ROUTES[2],
-        Kind::Completion => ROUTES[3],
     }
 }

@@ -9,6 +9,7 @@ mod conformance;
 mod cut_connections;
 mod document;
 mod draining;
+mod embeddings;
 mod explain;
 mod golden;
 mod hang_up;

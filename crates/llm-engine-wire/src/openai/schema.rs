@@ -20,7 +20,9 @@ const CHAT: &[Field] = &[
 
 const COMPLETION: &[Field] = &[MODEL, Field::required("prompt", Form::Prompt)];
 
-const EITHER: &[Field] = &[
+const EMBEDDING: &[Field] = &[MODEL, Field::required("input", Form::Prompt)];
+
+const GENERATING: &[Field] = &[
     Field::optional("max_tokens", Form::Integer(FROM_1)),
     Field::optional("temperature", Form::Number(FROM_0_TO_2)),
     Field::optional("top_p", Form::Number(ABOVE_0_TO_1)),
@@ -39,11 +41,12 @@ const EITHER: &[Field] = &[
 /// deployment unread.
 #[must_use]
 pub fn schema(kind: Kind) -> Value {
-    let of_kind = match kind {
-        Kind::Chat => CHAT,
-        Kind::Completion => COMPLETION,
+    let groups: &[&[Field]] = match kind {
+        Kind::Chat => &[CHAT, GENERATING],
+        Kind::Completion => &[COMPLETION, GENERATING],
+        Kind::Embedding => &[EMBEDDING],
     };
-    let mut schema = body_schema(of_kind.iter().chain(EITHER).copied());
+    let mut schema = body_schema(groups.iter().copied().flatten().copied());
     schema["properties"][MODEL.name]["minLength"] = 1.into();
     schema
 }
