@@ -49,6 +49,8 @@ pub(crate) struct Booking {
 pub(crate) struct Bookings {
     by_id: HashMap<u64, Booking, FixedState>,
     next_id: u64,
+    /// How many times were ever promised; claims are not.
+    booked: u64,
     /// How many have ended by their callers coming.
     kept: u64,
     /// How many have ended by nobody coming.
@@ -179,6 +181,7 @@ impl Bookings {
             digest,
             ..
         } = booking;
+        self.booked += u64::from(!is_claim);
         self.by_id.insert(id, booking);
         let same = self.by_fingerprint.entry((subject, digest)).or_default();
         same.by_due.insert((due, id));
@@ -224,8 +227,8 @@ impl Bookings {
     /// Those of bookings.
     pub(crate) fn counts(&self) -> Counts {
         Counts {
-            open_bookings: self.by_id.len() as u64,
-            booked: self.next_id,
+            open_bookings: self.by_id.values().filter(|booking| !booking.is_claim).count() as u64,
+            booked: self.booked,
             kept: self.kept,
             lost: self.lost,
             ..Counts::default()

@@ -66,6 +66,7 @@ fn base(kind: Kind) -> Value {
     match kind {
         Kind::Chat => json!({ "model": "m", "messages": [{ "role": "user", "content": "x" }] }),
         Kind::Completion => json!({ "model": "m", "prompt": "x" }),
+        Kind::Embedding => json!({ "model": "m", "input": "x" }),
     }
 }
 
@@ -97,8 +98,10 @@ fn openai_s_routes_read_exactly_what_their_schema_allows() {
         "top_k" => value == 0 || value.as_i64().is_some_and(|top_k| i32::try_from(top_k).is_err()),
         "max_tokens" | "max_completion_tokens" => value.is_u64(),
         "stop" => *value == json!([]),
-        // Numbers are read in single precision, in which these are 1 and 2.
-        _ => [json!(1.0000001), json!(2.0000001)].contains(value),
+        // An option that is neither true nor false is not set.
+        "stream_options" => value.is_object(),
+        // Numbers are read in single precision, in which these are 0, 1 and 2.
+        _ => [json!(5e-324), json!(1.0000001), json!(2.0000001)].contains(value),
     };
     for kind in [Kind::Chat, Kind::Completion] {
         let reads = |body: &Value| {
