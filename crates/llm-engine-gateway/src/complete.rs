@@ -69,6 +69,8 @@ impl Gateway {
         let subject = subject(caller, route, arrival);
         let prepared = async {
             self.refuse_while_draining()?;
+            // Before the policies, which would take a booked time for it.
+            route.deployment.refuse_while_cooling()?;
             // Asked only about a request that names no maximum: it takes the limiter's lock.
             let learns = || self.limits.learns_output(subject);
             let price = price(route, request, self.limits.counts_input(), learns).await;
@@ -80,6 +82,8 @@ impl Gateway {
             let permit = self.unless_cut_off(self.limits.admit(ask, &mut record)).await??;
             let place = self.unless_cut_off(route.queue.place()).await??;
             route.refuse_while_down()?;
+            // Others may have been told meanwhile.
+            route.deployment.refuse_while_cooling()?;
             Ok((price, permit, place))
         };
         let prepared = prepared.await;

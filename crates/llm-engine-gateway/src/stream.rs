@@ -33,6 +33,16 @@ pub struct AnswerStream {
     /// Whether the answer has said why it ends, after which it may end without further ceremony.
     finished: bool,
     first: Option<Event>,
+    patience: Patience,
+}
+
+/// How long a deployment may take once it has begun.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Between two events.
+    pub(crate) between: Duration,
+    /// When all of the answer must have come, and how long that is after it was asked for.
+    pub(crate) end: Option<(Instant, Duration)>,
 }
 
 /// One event of an answer.
@@ -47,11 +57,14 @@ pub struct Event {
     pub usage: Usage,
 }
 
-/// How long a deployment may pause between two events.
-const BETWEEN_EVENTS: Duration = Duration::from_secs(60);
-
 impl AnswerStream {
-    pub(crate) fn begin(running: Running, body: Incoming, request: &Request, prompt_tokens: u64) -> Self {
+    pub(crate) fn begin(
+        running: Running,
+        body: Incoming,
+        request: &Request,
+        prompt_tokens: u64,
+        patience: Patience,
+    ) -> Self {
         Self {
             running: Some(running),
             body,
@@ -65,6 +78,7 @@ impl AnswerStream {
             heard: Instant::now(),
             finished: false,
             first: None,
+            patience,
         }
     }
 
@@ -95,7 +109,7 @@ impl AnswerStream {
             return Some(Ok(event));
         }
         self.running.as_ref()?;
-        match self.read(BETWEEN_EVENTS).await {
+        match self.read(self.patience.between).await {
             Ok(Some(event)) => Some(Ok(event)),
             Ok(None) => {
                 self.running.take()?.completed();
@@ -154,7 +168,9 @@ impl AnswerStream {
     /// The next bytes of the body; `None` at its end.
     async fn more(&mut self, patience: Duration) -> Result<Option<Bytes>, Failure> {
         loop {
-            let frame = timeout_at(self.heard + patience, self.body.frame());
+            let pause = (self.heard + patience, patience);
+            let (until, patience) = self.patience.end.map_or(pause, |end| end.min(pause));
+            let frame = timeout_at(until, self.body.frame());
             let frame = async { frame.await.map_err(|_| Failure::TimedOut(patience)) };
             let frame = match &self.running {
                 Some(running) => running.unless_cut_off(frame).await?,

@@ -4,6 +4,7 @@
 //! digests; of each only the digest is kept.
 
 mod caller;
+mod certificate;
 mod defaults;
 mod error;
 mod model;

@@ -171,12 +171,11 @@ impl ErrorAnswer {
     /// What LLM Engine's routes say of any failure behind them; the log says which one it was.
     pub(crate) fn upstream_service_error(failure: &Failure, request_id: &str) -> Self {
         let message = format!("Upstream service error for request_id {request_id}");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            failure.code(),
-            "upstream_error",
-            message,
-        )
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self {
+            should_retry: should_retry(failure),
+            ..Self::new(status, failure.code(), "upstream_error", message)
+        }
     }
 
     /// The answer in the route's dialect.
@@ -298,8 +297,9 @@ impl From<Failure> for ErrorAnswer {
         let status = StatusCode::from_u16(failure.status()).unwrap_or(StatusCode::BAD_GATEWAY);
         let kind = match failure.fault() {
             Fault::Caller => "invalid_request_error",
-            Fault::Upstream => "upstream_error",
+            Fault::Upstream | Fault::Operator => "upstream_error",
         };
+        let should_retry = should_retry(&failure);
         let mut answer = Self::new(status, failure.code(), kind, failure.to_string());
         let retry_after = failure.retry_after();
         if let Failure::Rejected { code, param, .. } = failure {
@@ -308,9 +308,17 @@ impl From<Failure> for ErrorAnswer {
         }
         match retry_after {
             Some(wait) => answer.come_back_after(wait),
-            None => answer,
+            None => Self {
+                should_retry,
+                ..answer
+            },
         }
     }
+}
+
+/// What waits for its operator is not mended by callers who come again and again.
+fn should_retry(failure: &Failure) -> Option<bool> {
+    (failure.fault() == Fault::Operator).then_some(false)
 }
 
 impl From<CompleteError> for ErrorAnswer {

@@ -23,7 +23,7 @@ mod serve;
 
 pub use app::App;
 pub use llm_engine_gateway::{
-    Counted, Gateway, Per, PolicySetup, Quota, RouteStatus, Setup, Unit, WorkerSetup,
+    Counted, Gateway, Per, PolicySetup, ProxySetup, Quota, RouteStatus, Setup, Unit, WorkerSetup,
 };
 pub use reload::Reloader;
 pub use replay::ReplaySetup;

@@ -9,7 +9,7 @@ use llm_engine_client::openai::{ChatRequest, CompletionRequest as TextRequest, M
 use llm_engine_client::v1::{CompletionRequest, EndpointStatus};
 use llm_engine_client::{Client, ErrorKind};
 use llm_engine_server::config::Config;
-use llm_engine_server::{App, Gateway, Setup, WorkerSetup, serve};
+use llm_engine_server::{App, Gateway, ProxySetup, Setup, WorkerSetup, serve};
 use scripted_upstream::Upstream;
 use tokio::net::TcpListener;
 
@@ -32,6 +32,7 @@ async fn served(policies: &str) -> Client {
         policies: config.policies,
         socket_folder: std::env::temp_dir(),
         journal: None,
+        proxies: ProxySetup::default(),
         wall_clock: Timestamp::now,
     };
     let listener = TcpListener::bind(config.listen).await.unwrap();

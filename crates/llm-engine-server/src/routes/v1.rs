@@ -105,7 +105,7 @@ async fn answer(
 fn refuse(error: CompleteError, request_id: &str) -> Response {
     let answer = match error {
         CompleteError::Failed(failure)
-            if failure.fault() == Fault::Upstream && failure.retry_after().is_none() =>
+            if failure.fault() != Fault::Caller && failure.retry_after().is_none() =>
         {
             ErrorAnswer::upstream_service_error(&failure, request_id)
         }

@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
 use llm_engine_server::config::Config;
-use llm_engine_server::{App, Drained, Gateway, Setup, WorkerSetup, serve};
+use llm_engine_server::{App, Drained, Gateway, ProxySetup, Setup, WorkerSetup, serve};
 use scripted_upstream::{EventStream, Upstream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -78,6 +78,7 @@ impl Server {
             policies: config.policies,
             socket_folder: std::env::temp_dir(),
             journal: None,
+            proxies: ProxySetup::default(),
             wall_clock,
         };
         let listener = TcpListener::bind(config.listen).await.unwrap();

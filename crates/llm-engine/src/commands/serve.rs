@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use llm_engine_server::config::{Config, GgufModel, ModelConfig};
-use llm_engine_server::{App, Drained, Gateway, Reloader, RouteStatus, Setup, WorkerSetup, serve};
+use llm_engine_server::{
+    App, Drained, Gateway, ProxySetup, Reloader, RouteStatus, Setup, WorkerSetup, serve,
+};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -75,9 +77,22 @@ fn setup(config: Config, socket_folder: &Path, log_format: Format) -> anyhow::Re
         policies: config.policies,
         socket_folder: socket_folder.to_owned(),
         journal: journal(config.state_folder, config.listen),
+        proxies: proxies(|name| std::env::var(name).ok()),
         wall_clock: jiff::Timestamp::now,
     };
     Ok((config.listen, setup))
+}
+
+/// The proxies that the environment names, as curl reads it: in small letters first.
+fn proxies(variable: impl Fn(&str) -> Option<String>) -> ProxySetup {
+    let either = |name: &str| variable(&name.to_ascii_lowercase()).or_else(|| variable(name));
+    let all = either("ALL_PROXY");
+    let or_all = |name| either(name).or_else(|| all.clone()).unwrap_or_default();
+    ProxySetup {
+        http: or_all("HTTP_PROXY"),
+        https: or_all("HTTPS_PROXY"),
+        no_proxy: either("NO_PROXY").unwrap_or_default(),
+    }
 }
 
 /// Where what must outlive a restart is kept: in the folder that the configuration names, or in the user's for such things.
@@ -152,4 +167,30 @@ fn ended_by_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_letters_come_first_and_all_is_for_what_is_not_named() {
+        let variables = [
+            ("http_proxy", "http://small:1"),
+            ("HTTP_PROXY", "http://large:1"),
+            ("ALL_PROXY", "http://all:1"),
+            ("NO_PROXY", "intern.test"),
+        ];
+        let found = proxies(|name| {
+            let mut named = variables.iter().filter(|(found, _)| *found == name);
+            named.next().map(|(_, value)| (*value).to_owned())
+        });
+        let expected = ProxySetup {
+            http: "http://small:1".to_owned(),
+            https: "http://all:1".to_owned(),
+            no_proxy: "intern.test".to_owned(),
+        };
+        assert!(found == expected);
+        assert!(proxies(|_| None) == ProxySetup::default());
+    }
 }

@@ -6,16 +6,23 @@ use serde_json::Value;
 
 /// What could be read.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Said {
-    pub(crate) message: Option<String>,
+pub struct Said {
+    /// One sentence for a person.
+    pub message: Option<String>,
     /// A stable word.
-    pub(crate) code: Option<String>,
+    pub code: Option<String>,
     /// The family of the error, such as `invalid_request_error`.
-    pub(crate) kind: Option<String>,
-    pub(crate) policy: Option<String>,
-    pub(crate) retry_after: Option<Duration>,
-    pub(crate) is_booked: bool,
-    pub(crate) request_id: Option<String>,
+    pub kind: Option<String>,
+    /// The field of the request that it is about.
+    pub param: Option<String>,
+    /// The policy that refused.
+    pub policy: Option<String>,
+    /// When to come back.
+    pub retry_after: Option<Duration>,
+    /// Whether that time is kept.
+    pub is_booked: bool,
+    /// The name of the request.
+    pub request_id: Option<String>,
 }
 
 /// The most of a body that is no JSON which is worth showing, in characters.
@@ -23,7 +30,8 @@ const SHOWN: usize = 200;
 
 impl Said {
     /// Reads the body of an answer: `{"detail": …, "error": {…}}` or `{"error": {…}}`, or else any text.
-    pub(crate) fn read(body: &[u8]) -> Self {
+    #[must_use]
+    pub fn read(body: &[u8]) -> Self {
         match serde_json::from_slice::<Value>(body) {
             Ok(value @ Value::Object(_)) => {
                 let said = Self::from_error(&value["error"]);
@@ -40,12 +48,14 @@ impl Said {
     }
 
     /// Reads an error object; some servers send a text in its place.
-    pub(crate) fn from_error(error: &Value) -> Self {
+    #[must_use]
+    pub fn from_error(error: &Value) -> Self {
         let code = text(&error["code"]).or_else(|| error["code"].as_i64().map(|code| code.to_string()));
         Self {
             message: text(&error["message"]).or_else(|| text(error)),
             code,
             kind: text(&error["type"]),
+            param: text(&error["param"]),
             policy: text(&error["policy"]),
             retry_after: error["retry_after_ms"].as_u64().map(Duration::from_millis),
             is_booked: error["booked"] == true,
@@ -106,6 +116,7 @@ mod tests {
             message: Some("Policy p allows 1.".to_owned()),
             code: Some("rate_limited".to_owned()),
             kind: Some("rate_limit_error".to_owned()),
+            param: None,
             policy: Some("p".to_owned()),
             retry_after: Some(Duration::from_millis(1430)),
             is_booked: true,
