@@ -1,7 +1,7 @@
 # What to type. The work is in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test soak bench bench-gateway lint fmt clean
+.PHONY: help run wheel test soak fuzz bench bench-gateway lint fmt clean
 
 BINARY := $(or $(CARGO_TARGET_DIR),target)/release/llm-engine
 BUILD := scripts/with-tools.sh cargo build --release -p llm-engine --features worker
@@ -11,6 +11,7 @@ help:
 	@echo 'make wheel   build the Python package llmengine into dist/'
 	@echo 'make test    everything that has to hold: format, lints, documentation, Rust and Python tests'
 	@echo 'make soak    the tests that take minutes: crowds of callers who retry, again and again, by the real clock'
+	@echo 'make fuzz    each parser, with inputs chosen by what they reach; make fuzz ARGS="3600" for an hour each'
 	@echo 'make bench   the limiter and the model runner, beside what they are measured against'
 	@echo 'make bench-gateway  what a request through the server costs, beside going direct, nginx, a bare proxy and vllm-router'
 	@echo 'make lint    format and lints only'
@@ -34,6 +35,10 @@ soak:
 	@scripts/setup.sh test
 	@scripts/with-tools.sh scripts/soak.sh
 
+fuzz:
+	@scripts/setup.sh fuzz
+	@scripts/with-tools.sh scripts/fuzz.sh $(ARGS)
+
 bench:
 	@scripts/setup.sh build
 	@$(BUILD)
@@ -56,4 +61,4 @@ fmt:
 
 clean:
 	cargo clean
-	rm -rf .venv .venv-package .venv-bench dist
+	rm -rf .venv .venv-package .venv-bench .fuzz-tools dist

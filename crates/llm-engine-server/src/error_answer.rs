@@ -110,6 +110,24 @@ impl ErrorAnswer {
         )
     }
 
+    pub(crate) fn body_too_slow(limit: Duration) -> Self {
+        let message = format!("the request body has not come within {} s", limit.as_secs());
+        let status = StatusCode::REQUEST_TIMEOUT;
+        Self::new(status, "body_too_slow", "invalid_request_error", message)
+    }
+
+    pub(crate) fn too_many_values(limit: usize) -> Self {
+        let message = format!("the request body has more than {limit} JSON values");
+        Self::bad_request("too_many_values", message)
+    }
+
+    pub(crate) fn unreadable_body(error: &axum::Error) -> Self {
+        Self::bad_request(
+            "invalid_request",
+            format!("the request body can't be read: {error}"),
+        )
+    }
+
     /// There is nothing of the name that was given.
     pub(crate) fn nothing_there(code: &str, message: impl Into<String>) -> Self {
         let status = StatusCode::NOT_FOUND;
@@ -328,6 +346,14 @@ impl From<CompleteError> for ErrorAnswer {
             CompleteError::Failed(failure) => failure.into(),
         }
     }
+}
+
+/// 414 for a path and query of more bytes than this.
+pub(crate) fn uri_too_long(limit: usize) -> Response {
+    let message = format!("the path and query of the request are longer than {limit} bytes");
+    let status = StatusCode::URI_TOO_LONG;
+    ErrorAnswer::new(status, "uri_too_long", "invalid_request_error", message)
+        .in_dialect(Dialect::LlmEngine, "")
 }
 
 /// 404 for a path that is no route.

@@ -10,16 +10,21 @@ mod app;
 mod arrival;
 mod authorization;
 pub mod config;
+mod connections;
 mod error_answer;
 mod event_stream;
+#[cfg(test)]
+mod fuzz;
 mod metrics;
 pub mod policy_words;
 pub mod rate_limit_headers;
 mod rate_limits_page;
 mod reload;
 mod replay;
+mod request_body;
 mod routes;
 mod serve;
+mod tls;
 
 pub use app::App;
 pub use llm_engine_gateway::{
@@ -28,3 +33,4 @@ pub use llm_engine_gateway::{
 pub use reload::Reloader;
 pub use replay::ReplaySetup;
 pub use serve::{Drained, serve};
+pub use tls::{Tls, TlsSetup};

@@ -12,13 +12,14 @@ use llm_engine_wire::openai::{Kind, Model, ModelList, Request};
 
 use serde_json::Value;
 
-use super::{answered, new_request_id, read_body};
+use super::{answered, new_request_id};
 use crate::App;
 use crate::arrival::arrival;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
+use crate::request_body::read_body;
 
 pub(super) async fn chat_completions(State(app): State<App>, request: HttpRequest) -> Response {
     complete(&app, Kind::Chat, request).await
@@ -84,7 +85,7 @@ async fn answer(
     let gateway = &app.gateway;
     let (parts, body) = request.into_parts();
     let caller = authorize(gateway, &parts.headers)?;
-    let bytes = read_body(body).await?;
+    let bytes = read_body(gateway, &parts.headers, body).await?;
     let request = Request::parse(kind, &bytes)?;
     request.check_stop_count()?;
     let asked = Asked {

@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
 use llm_engine_server::config::Config;
-use llm_engine_server::{App, Drained, Gateway, ProxySetup, Setup, WorkerSetup, serve};
+use llm_engine_server::{App, Drained, Gateway, ProxySetup, Setup, Tls, WorkerSetup, serve};
 use scripted_upstream::{EventStream, Upstream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     shutdown: Mutex<Option<oneshot::Sender<()>>>,
-    served: JoinHandle<std::io::Result<Drained>>,
+    served: JoinHandle<Drained>,
     client: Client<HttpConnector, Full<Bytes>>,
     pub(crate) app: App,
     /// What it was started with.
@@ -65,7 +65,14 @@ impl Server {
     }
 
     pub(crate) async fn with_config(text: &str) -> Self {
-        let config = Config::parse(text, Path::new("test.toml")).unwrap();
+        Self::of(Config::parse(text, Path::new("test.toml")).unwrap()).await
+    }
+
+    pub(crate) async fn of_file(path: &Path) -> Self {
+        Self::of(Config::read(path).unwrap()).await
+    }
+
+    async fn of(config: Config) -> Self {
         let started = config.clone();
         let no_worker = |_: &_, _: &_| Err::<WorkerSetup, _>("no test here has a model file");
         let setup = Setup {
@@ -85,7 +92,9 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (shutdown, told) = oneshot::channel();
         let gateway = Arc::new(Gateway::start(setup).unwrap());
-        let app = App::new(gateway, config.trusted_proxies, config.replay);
+        let mut app = App::new(gateway, config.trusted_proxies, config.replay);
+        app.tls = config.tls.map(Tls::new);
+        app.most_connections = config.connections;
         let served = tokio::spawn(serve(listener, app.clone(), async {
             let _ = told.await;
         }));
@@ -171,7 +180,7 @@ impl Server {
     }
 
     pub(crate) async fn ended(self) -> Drained {
-        self.served.await.unwrap().unwrap()
+        self.served.await.unwrap()
     }
 }
 

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod chunks;
+mod fuzz;
 mod json;
 mod openai_request;
 mod recorded;

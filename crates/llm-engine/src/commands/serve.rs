@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use llm_engine_server::config::{Config, GgufModel, ModelConfig};
 use llm_engine_server::{
-    App, Drained, Gateway, ProxySetup, Reloader, RouteStatus, Setup, WorkerSetup, serve,
+    App, Drained, Gateway, ProxySetup, Reloader, RouteStatus, Setup, Tls, WorkerSetup, serve,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -37,6 +39,7 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<(
     // Dropped at the end of this function, which removes the folder.
     let sockets = tempfile::Builder::new().prefix("llm-engine-").tempdir();
     let sockets = sockets.context("no folder for the sockets of the model workers")?;
+    allow_descriptors(started.connections);
     let (listen, setup) = setup(config, sockets.path(), log_format)?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
@@ -45,7 +48,9 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<(
         let address = listener.local_addr()?;
         let gateway = Arc::new(Gateway::start(setup).map_err(|error| Usage(error.to_string()))?);
         tokio::spawn(announce(Arc::clone(&gateway), summary.at(address), begun));
-        let app = App::new(gateway, started.trusted_proxies.clone(), started.replay);
+        let mut app = App::new(gateway, started.trusted_proxies.clone(), started.replay);
+        app.tls = started.tls.clone().map(Tls::new);
+        app.most_connections = started.connections;
         if let Some(path) = path {
             let mut hangups = signal(SignalKind::hangup())?;
             let told = Arc::new(Notify::new());
@@ -56,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<(
                 }
             });
         }
-        match serve(listener, app, ended_by_signal()?).await? {
+        match serve(listener, app, ended_by_signal()?).await {
             Drained::Fully => Ok(()),
             Drained::CutOff => {
                 anyhow::bail!("some requests were cut off when the time for draining was over")
@@ -81,6 +86,29 @@ fn setup(config: Config, socket_folder: &Path, log_format: Format) -> anyhow::Re
         wall_clock: jiff::Timestamp::now,
     };
     Ok((config.listen, setup))
+}
+
+/// Each connection needs a file descriptor, and another one towards a deployment. Many systems allow a thousand at first, and
+/// more to who asks.
+fn allow_descriptors(connections: NonZeroUsize) {
+    let wanted = 2 * connections.get() as u64 + 256;
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let raised = Rlimit {
+        current: Some(wanted.min(most)),
+        ..limit
+    };
+    if setrlimit(Resource::Nofile, raised).is_err() || most < wanted {
+        tracing::warn!(
+            connections,
+            wanted,
+            most,
+            "the system does not allow as many open files as so many connections can need; raise `ulimit -n`"
+        );
+    }
 }
 
 /// The proxies that the environment names, as curl reads it: in small letters first.

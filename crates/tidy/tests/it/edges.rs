@@ -28,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "llm-engine-worker",
         ],
     ),
+    ("fuzz-input", &[]),
     ("gateway-bench", &[]),
     ("llmengine-python", &["llm-engine-client", "llm-engine-retry"]),
     ("scripted-upstream", &[]),
