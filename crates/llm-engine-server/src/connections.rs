@@ -152,7 +152,8 @@ impl Open {
             .connections
             .iter()
             .map(|(number, connection)| (*number, *connection.state.lock()));
-        let idle = states.filter(|(_, state)| state.phase != Phase::Busy);
+        // One that still has bytes to send is not through.
+        let idle = states.filter(|(_, state)| state.phase != Phase::Busy && state.stalled.is_none());
         let Some((number, _)) = idle.min_by_key(|(_, state)| (state.has_asked, state.since)) else {
             return false;
         };

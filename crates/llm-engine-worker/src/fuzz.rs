@@ -19,13 +19,19 @@ fn requests_of_the_worker() {
         } else {
             Kind::Completion
         };
-        let Ok(request) = Request::parse(kind, &input.bytes(&REQUESTS)) else { return };
+        let Ok(request) = Request::parse(kind, &input.bytes(&REQUESTS)) else {
+            return;
+        };
         let _ = unsupported::refuse_unsupported(&request);
         if let Some(given) = request.field("messages")
             && let Ok(lines) = messages::read(given)
         {
             assert!(!lines.is_empty());
-            assert!(lines.iter().all(|line| ["system", "user", "assistant"].contains(&line.role)));
+            assert!(
+                lines
+                    .iter()
+                    .all(|line| ["system", "user", "assistant"].contains(&line.role))
+            );
         }
     });
 }

@@ -62,12 +62,17 @@ async fn attack(name: &str, server: &mut Server, attack: impl AsyncFn(SocketAddr
         during.as_secs_f64() / before.as_secs_f64()
     );
     assert!(server.is_running());
-    assert!(after <= idle + MOST_MEGABYTES_MORE, "{name}: {idle} MB before, {after} MB after");
+    assert!(
+        after <= idle + MOST_MEGABYTES_MORE,
+        "{name}: {idle} MB before, {after} MB after"
+    );
 }
 
 /// Says this, and hears the answer until its end or for a while.
 async fn say(address: SocketAddr, pieces: impl IntoIterator<Item = Vec<u8>>) {
-    let Ok(mut stream) = TcpStream::connect(address).await else { return };
+    let Ok(mut stream) = TcpStream::connect(address).await else {
+        return;
+    };
     for piece in pieces {
         if stream.write_all(&piece).await.is_err() {
             return;
@@ -108,7 +113,9 @@ async fn attacks_cost_the_server_no_memory_and_others_little_time() {
 
     attack("1,000 heads, byte by byte", server, async |address| {
         many(1000, async || {
-            let Ok(mut stream) = TcpStream::connect(address).await else { return };
+            let Ok(mut stream) = TcpStream::connect(address).await else {
+                return;
+            };
             for byte in b"GET /healthz HTTP/1.1\r\nx: " {
                 let _ = stream.write_all(&[*byte]).await;
                 sleep(Duration::from_millis(500)).await;
@@ -120,7 +127,9 @@ async fn attacks_cost_the_server_no_memory_and_others_little_time() {
 
     attack("1,000 bodies, byte by byte", server, async |address| {
         many(1000, async || {
-            let Ok(mut stream) = TcpStream::connect(address).await else { return };
+            let Ok(mut stream) = TcpStream::connect(address).await else {
+                return;
+            };
             let _ = stream.write_all(&post(1000, "")).await;
             for _ in 0..20 {
                 let _ = stream.write_all(b"x").await;
@@ -141,7 +150,10 @@ async fn attacks_cost_the_server_no_memory_and_others_little_time() {
 
     attack("bodies of 8 MB, four at the same time", server, async |address| {
         many(4, async || {
-            let body = format!("{{\"model\": \"m\", \"prompt\": \"{}\"}}", "x".repeat((8 << 20) - 100));
+            let body = format!(
+                "{{\"model\": \"m\", \"prompt\": \"{}\"}}",
+                "x".repeat((8 << 20) - 100)
+            );
             say(address, [post(body.len(), ""), body.into_bytes()]).await;
         })
         .await;
@@ -149,14 +161,18 @@ async fn attacks_cost_the_server_no_memory_and_others_little_time() {
     })
     .await;
 
-    attack("JSON a million deep, and of two million values", server, async |address| {
-        let deep = "[".repeat(1_000_000);
-        let wide = format!("{{\"model\": \"m\", \"prompt\": [{}0]}}", "0,".repeat(2_000_000));
-        for body in [deep, wide] {
-            say(address, [post(body.len(), ""), body.into_bytes()]).await;
-            sleep(Duration::from_millis(100)).await;
-        }
-    })
+    attack(
+        "JSON a million deep, and of two million values",
+        server,
+        async |address| {
+            let deep = "[".repeat(1_000_000);
+            let wide = format!("{{\"model\": \"m\", \"prompt\": [{}0]}}", "0,".repeat(2_000_000));
+            for body in [deep, wide] {
+                say(address, [post(body.len(), ""), body.into_bytes()]).await;
+                sleep(Duration::from_millis(100)).await;
+            }
+        },
+    )
     .await;
 
     attack("floods of headers", server, async |address| {
