@@ -12,21 +12,28 @@ cd "$(dirname "$0")/.."
 
 seconds="${1:-120}"
 wanted="${2:-}"
-corpora="$PWD/${CARGO_TARGET_DIR:-target}/fuzz-corpus"
+target_dir="${CARGO_TARGET_DIR:-$PWD/target}/fuzz"
 export PATH="$PWD/.fuzz-tools/bin:$PATH"
 
-# What each crate's targets are found by. Those of the worker would compile llama.cpp once more, and are only run at random.
-packages=(llm-engine-wire llm-engine-retry llm-engine-limit llm-engine-server)
+# Where targets are. Those of the worker would compile llama.cpp once more, and only get random inputs.
+files=(
+    crates/llm-engine-wire/tests/it/fuzz.rs
+    crates/llm-engine-retry/tests/it/fuzz.rs
+    crates/llm-engine-limit/tests/it/fuzz.rs
+    crates/llm-engine-server/tests/it/fuzz.rs
+    crates/llm-engine-server/src/fuzz.rs
+)
 
-for package in "${packages[@]}"; do
-    mapfile -t targets < <(cargo bolero list --package "$package" --profile release |
-        sed -n 's/.*"test":"\([^"]*\)".*/\1/p' | grep -- "$wanted" || true)
+for file in "${files[@]}"; do
+    package="$(cut -d/ -f2 <<<"$file")"
+    mapfile -t targets < <(sed -n '/^#\[test\]/{n;s/^fn \(.*\)() {/\1/p}' "$file" | grep -- "$wanted" || true)
     for target in "${targets[@]}"; do
         printf '\n=== %s %s: %s s\n' "$package" "$target" "$seconds"
-        mkdir -p "$corpora/$package/$target"
+        corpus="$target_dir/corpus/$package/$target"
+        mkdir -p "$corpus"
         # Safe Rust has no use for the address sanitizer, and is several times faster without.
-        cargo bolero test "$target" --package "$package" --rustc-bootstrap --profile release --sanitizer NONE \
-            --corpus-dir "$corpora/$package/$target" --time "${seconds}s" \
-            --engine-args="-max_len=8192 -rss_limit_mb=2048 -timeout=10 -print_final_stats=1"
+        cargo bolero test "fuzz::$target" --package "$package" --rustc-bootstrap --sanitizer NONE \
+            --target-dir "$target_dir" --corpus-dir "$corpus" -T "${seconds}s" \
+            --engine-args="-max_len=8192 -rss_limit_mb=2048"
     done
 done
