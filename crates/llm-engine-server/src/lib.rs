@@ -10,6 +10,7 @@ mod app;
 mod arrival;
 mod authorization;
 pub mod config;
+mod cores;
 mod error_answer;
 mod event_stream;
 mod metrics;
@@ -22,6 +23,7 @@ mod routes;
 mod serve;
 
 pub use app::App;
+pub use cores::Cores;
 pub use llm_engine_gateway::{
     Counted, Gateway, Per, PolicySetup, Quota, RouteStatus, Setup, Unit, WorkerSetup,
 };

@@ -21,7 +21,7 @@ async fn seen(request: &Request, chunks: &[Value]) -> Vec<Value> {
     events
         .into_iter()
         .filter_map(|event| event.visible)
-        .map(Value::from)
+        .map(|chunk| serde_json::from_str(&chunk).unwrap())
         .collect()
 }
 

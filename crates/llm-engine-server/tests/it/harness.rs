@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
 use llm_engine_server::config::Config;
-use llm_engine_server::{App, Drained, Gateway, Setup, WorkerSetup, serve};
+use llm_engine_server::{App, Cores, Drained, Gateway, Setup, WorkerSetup, serve};
 use scripted_upstream::{EventStream, Upstream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     shutdown: Mutex<Option<oneshot::Sender<()>>>,
-    served: JoinHandle<std::io::Result<Drained>>,
+    served: JoinHandle<Drained>,
     client: Client<HttpConnector, Full<Bytes>>,
     pub(crate) app: App,
     /// What it was started with.
@@ -85,9 +85,13 @@ impl Server {
         let (shutdown, told) = oneshot::channel();
         let gateway = Arc::new(Gateway::start(setup).unwrap());
         let app = App::new(gateway, config.trusted_proxies, config.replay);
-        let served = tokio::spawn(serve(listener, app.clone(), async {
-            let _ = told.await;
-        }));
+        let of_server = app.clone();
+        let served = tokio::spawn(async move {
+            let shutdown = async {
+                let _ = told.await;
+            };
+            serve(listener, of_server, &Cores::here(), shutdown).await
+        });
         Self {
             address,
             shutdown: Mutex::new(Some(shutdown)),
@@ -170,7 +174,7 @@ impl Server {
     }
 
     pub(crate) async fn ended(self) -> Drained {
-        self.served.await.unwrap().unwrap()
+        self.served.await.unwrap()
     }
 }
 
