@@ -7,9 +7,7 @@ use http::{Method, Request as HttpRequest, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyperlocal::UnixConnector;
 use llm_engine_wire::openai::{Kind, Request, Upstream, Usage};
 use llm_engine_wire::worker::{
@@ -19,6 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use crate::clients::Clients;
 use crate::supervise::{Worker, WorkerState};
 use crate::{Failure, RemoteSetup, RouteStatus, SetupError};
 
@@ -43,14 +42,14 @@ enum UpstreamServer {
     /// A model worker that we started; its socket is another one after each start.
     Worker {
         worker: Worker,
-        client: Client<UnixConnector, Full<Bytes>>,
+        clients: Clients<UnixConnector>,
     },
     /// An OpenAI-compatible server.
     Remote {
         /// The URL up to and including `/v1`, without a slash at the end.
         base: String,
         authorization: Option<HeaderValue>,
-        client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+        clients: Clients<HttpsConnector<HttpConnector>>,
     },
 }
 
@@ -64,18 +63,14 @@ const FIRST_TOKEN: Duration = Duration::from_secs(120);
 const FIRST_TOKEN_OF_WORKER: Duration = Duration::from_secs(600);
 /// The longest answer to one of those.
 const SMALL_ANSWER_BYTES: usize = 4 * 1024 * 1024;
-const IDLE_CONNECTION: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(5);
 
 impl Deployment {
     pub(crate) fn worker(model: &str, worker: Worker) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .build(UnixConnector);
+        let clients = Clients::new(UnixConnector);
         Self {
             model: model.to_owned(),
-            upstream: UpstreamServer::Worker { worker, client },
+            upstream: UpstreamServer::Worker { worker, clients },
         }
     }
 
@@ -112,14 +107,11 @@ impl Deployment {
             .with_webpki_roots()
             .https_or_http()
             .enable_http1();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .build(connector.wrap_connector(tcp));
+        let clients = Clients::new(connector.wrap_connector(tcp));
         let upstream = UpstreamServer::Remote {
             base,
             authorization,
-            client,
+            clients,
         };
         Ok(Self {
             model: setup.model,
@@ -256,7 +248,7 @@ impl Deployment {
         }
         let broken = |error: &dyn fmt::Display| Failure::Broken(error.to_string());
         let answer = match &self.upstream {
-            UpstreamServer::Worker { worker, client } => {
+            UpstreamServer::Worker { worker, clients } => {
                 let WorkerState::Ready(socket) = worker.state() else {
                     return Err(Failure::Unreachable("its process is not running".to_owned()));
                 };
@@ -265,18 +257,18 @@ impl Deployment {
                     .uri(uri)
                     .body(Full::new(body))
                     .map_err(|error| broken(&error))?;
-                client.request(request)
+                clients.request(request)
             }
             UpstreamServer::Remote {
                 base,
                 authorization,
-                client,
+                clients,
             } => {
                 if let Some(value) = authorization {
                     request = request.header(AUTHORIZATION, value);
                 }
                 let request = request.uri(format!("{base}{path}")).body(Full::new(body));
-                client.request(request.map_err(|error| broken(&error))?)
+                clients.request(request.map_err(|error| broken(&error))?)
             }
         };
         answer.await.map_err(|error| {

@@ -22,6 +22,7 @@ mod arrival;
 mod attempt;
 mod authenticate;
 mod calendars;
+mod clients;
 mod complete;
 mod deployment;
 mod explain;

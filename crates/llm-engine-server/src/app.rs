@@ -1,3 +1,4 @@
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
@@ -8,15 +9,19 @@ use crate::ReplaySetup;
 use crate::metrics::Metrics;
 use crate::replay::Replays;
 
-/// What every route can reach.
+/// What every route can reach. It is cloned for each request.
 #[derive(Debug, Clone)]
-pub struct App {
+pub struct App(Arc<AppShared>);
+
+/// What is in an [`App`].
+#[derive(Debug)]
+pub struct AppShared {
     /// Carries requests to models.
     pub gateway: Arc<Gateway>,
     /// Proxies that are believed where a request comes from.
-    pub trusted_proxies: Arc<[IpNet]>,
+    pub trusted_proxies: Vec<IpNet>,
     /// What is counted for monitoring.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Metrics,
     /// What belongs to idempotency keys.
     pub(crate) replays: Arc<Replays>,
 }
@@ -26,12 +31,20 @@ impl App {
     #[must_use]
     pub fn new(gateway: Arc<Gateway>, trusted_proxies: Vec<IpNet>, replay: ReplaySetup) -> Self {
         let metrics = Metrics::new();
-        Self {
+        Self(Arc::new(AppShared {
             gateway,
-            trusted_proxies: trusted_proxies.into(),
+            trusted_proxies,
             replays: Arc::new(Replays::new(replay, metrics.replay.clone())),
-            metrics: Arc::new(metrics),
-        }
+            metrics,
+        }))
+    }
+}
+
+impl Deref for App {
+    type Target = AppShared;
+
+    fn deref(&self) -> &AppShared {
+        &self.0
     }
 }
 

@@ -22,7 +22,7 @@ mod replay;
 mod routes;
 mod serve;
 
-pub use app::App;
+pub use app::{App, AppShared};
 pub use cores::Cores;
 pub use llm_engine_gateway::{
     Counted, Gateway, Per, PolicySetup, Quota, RouteStatus, Setup, Unit, WorkerSetup,

@@ -94,3 +94,68 @@ fn text(line: &mut Writer<'_>, text: &str) -> fmt::Result {
     }
     line.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::{Value, json};
+    use super::*;
+
+    /// What is written of an event.
+    fn written(tell: impl FnOnce()) -> Value {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let writer = Arc::clone(&lines);
+        let subscriber = tracing_subscriber::fmt()
+            .event_format(Json)
+            .with_writer(move || Kept(Arc::clone(&writer)));
+        tracing::subscriber::with_default(subscriber.finish(), tell);
+        let line = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+        assert!(line.ends_with('\n') && line.lines().count() == 1, "{line}");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn fields_of_every_type_are_members_of_the_line() {
+        let nothing: Option<u64> = None;
+        let line = written(|| {
+            tracing::warn!(
+                target: "a::b",
+                text = "say \"\u{1}\" \\ ä",
+                count = 7,
+                most = u64::MAX,
+                below = -3,
+                share = 0.125,
+                whole = 5.0,
+                endless = f64::INFINITY,
+                yes = true,
+                nothing,
+                shown = %"x\ny",
+                debug = ?Some("z"),
+                "it happened"
+            );
+        });
+        let mut expected = json!({
+            "level": "WARN", "target": "a::b", "message": "it happened", "text": "say \"\u{1}\" \\ ä", "count": 7,
+            "most": u64::MAX, "below": -3, "share": 0.125, "whole": 5.0, "endless": null, "yes": true, "shown": "x\ny",
+            "debug": "Some(\"z\")",
+        });
+        expected["timestamp"] = line["timestamp"].clone();
+        assert_eq!(line, expected);
+        let time = line["timestamp"].as_str().unwrap();
+        assert!(time.parse::<Timestamp>().is_ok() && time.len() == "2026-11-24T08:14:01.500000Z".len());
+    }
+}

@@ -49,10 +49,14 @@ impl Lines {
     /// # Errors
     /// What the system says if it has no thread for it.
     pub(crate) fn gather(&self) -> io::Result<Gathering> {
+        self.gather_for(io::stderr())
+    }
+
+    fn gather_for(&self, mut output: impl Write + Send + 'static) -> io::Result<Gathering> {
         let lines = self.clone();
         let writer = thread::Builder::new().name("log".to_owned());
         let mut gathered = self.gathered();
-        let writer = writer.spawn(move || lines.write_gathered(&mut io::stderr()))?;
+        let writer = writer.spawn(move || lines.write_gathered(&mut output))?;
         gathered.is_open = true;
         drop(gathered);
         Ok(Gathering {
@@ -142,5 +146,72 @@ impl Drop for Gathering {
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// Somebody who reads the log: gets what is written, and can be slow.
+    struct Reader {
+        written: Sender<Vec<u8>>,
+        may_go_on: Receiver<()>,
+    }
+
+    impl Write for Reader {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.written.send(bytes.to_vec());
+            // An error is that the test no longer slows it down.
+            let _ = self.may_go_on.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn gathering(lines: &Lines) -> (Gathering, Receiver<Vec<u8>>, Sender<()>) {
+        let ((written, reads), (go_on, may_go_on)) = (channel(), channel());
+        let gathering = lines.gather_for(Reader { written, may_go_on }).unwrap();
+        (gathering, reads, go_on)
+    }
+
+    #[test]
+    fn all_that_was_gathered_has_been_written_in_its_order_when_it_ends() {
+        let lines = Lines::default();
+        let (gathering, reads, go_on) = gathering(&lines);
+        drop(go_on);
+        let expected: String = (0..10_000).map(|number| format!("line {number}\n")).collect();
+        for line in expected.split_inclusive('\n') {
+            (&lines).write_all(line.as_bytes()).unwrap();
+        }
+        drop(gathering);
+        let pieces: Vec<Vec<u8>> = reads.iter().collect();
+        assert!(pieces.len() < 1_000, "{} writes", pieces.len());
+        assert_eq!(String::from_utf8(pieces.concat()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_a_slow_reader_leaves_no_room_for_is_counted_and_everything_else_is_written() {
+        let lines = Lines::default();
+        let (gathering, reads, go_on) = gathering(&lines);
+        (&lines).write_all(b"first\n").unwrap();
+        assert_eq!(reads.recv().unwrap(), b"first\n");
+        // It has not come back from writing that.
+        let line = [&[b'x'; 1023][..], b"\n"].concat();
+        let fit = MOST_BYTES / line.len();
+        for _ in 0..fit + 3 {
+            (&lines).write_all(&line).unwrap();
+        }
+        drop(go_on);
+        drop(gathering);
+        let rest = String::from_utf8(reads.iter().flatten().collect()).unwrap();
+        let (kept, lost) = rest.split_at(fit * line.len());
+        assert!(kept.lines().all(|line| line.len() == 1023));
+        assert!(lost.contains(r#""lines":3"#), "{lost}");
     }
 }

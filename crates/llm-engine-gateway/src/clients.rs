@@ -1,0 +1,45 @@
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use hyper_util::client::legacy::connect::Connect;
+use hyper_util::client::legacy::{Client, ResponseFuture};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use thread_local::ThreadLocal;
+
+/// Connections to one server. Each thread keeps some for itself: a request that used another thread's would wake that one up
+/// for each of its steps.
+pub(crate) struct Clients<C> {
+    connector: C,
+    of_threads: ThreadLocal<Client<C, Full<Bytes>>>,
+}
+
+const IDLE_CONNECTION: Duration = Duration::from_secs(60);
+
+impl<C: Connect + Clone + Send + Sync + 'static> Clients<C> {
+    pub(crate) fn new(connector: C) -> Self {
+        Self {
+            connector,
+            of_threads: ThreadLocal::new(),
+        }
+    }
+
+    /// Sends a request by a connection of this thread.
+    pub(crate) fn request(&self, request: Request<Full<Bytes>>) -> ResponseFuture {
+        let client = self.of_threads.get_or(|| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_CONNECTION)
+                .build(self.connector.clone())
+        });
+        client.request(request)
+    }
+}
+
+impl<C> fmt::Debug for Clients<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clients").finish_non_exhaustive()
+    }
+}
