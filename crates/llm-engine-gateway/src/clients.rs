@@ -11,7 +11,7 @@ use thread_local::ThreadLocal;
 
 /// Connections to one server. Each thread keeps some for itself: a request that used another thread's would wake that one up
 /// for each of its steps.
-pub(crate) struct Clients<C> {
+pub(crate) struct Clients<C: Send> {
     connector: C,
     of_threads: ThreadLocal<Client<C, Full<Bytes>>>,
 }
@@ -38,7 +38,7 @@ impl<C: Connect + Clone + Send + Sync + 'static> Clients<C> {
     }
 }
 
-impl<C> fmt::Debug for Clients<C> {
+impl<C: Send> fmt::Debug for Clients<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Clients").finish_non_exhaustive()
     }
