@@ -174,7 +174,7 @@ impl<'de> Visitor<'de> for Places<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut fields = IndexMap::with_capacity_and_hasher(16, RandomState::default());
+        let mut fields = IndexMap::with_capacity_and_hasher(8, RandomState::default());
         while let Some((name, json)) = members.next_entry::<String, &RawValue>()? {
             let json = json.get();
             // The raw value is only known to be well-formed: numbers may be too large, halves of characters stand alone, and

@@ -10,8 +10,12 @@ mod model_file;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
 
 use commands::Usage;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// An LLM completion API that says no well.
 #[derive(Debug, Parser)]
