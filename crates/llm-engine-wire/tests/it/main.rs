@@ -5,6 +5,7 @@
 
 mod chunks;
 mod json;
+mod object;
 mod openai_request;
 mod recorded;
 mod sse;
