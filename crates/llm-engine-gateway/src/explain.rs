@@ -114,7 +114,11 @@ impl Explanations {
         let kept = (digest(&explanation.request_id), explanation);
         let mut latest = self.latest();
         latest.push_back(kept);
-        let oldest = if latest.len() > MOST { latest.pop_front() } else { None };
+        let oldest = if latest.len() > MOST {
+            latest.pop_front()
+        } else {
+            None
+        };
         drop(latest);
         drop(oldest);
     }

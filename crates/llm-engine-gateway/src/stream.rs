@@ -4,8 +4,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use llm_engine_wire::openai::{self, Chunk, ErrorBody, Request, Response, Usage};
 use llm_engine_wire::object::{self, Object};
+use llm_engine_wire::openai::{self, Chunk, ErrorBody, Request, Response, Usage};
 use llm_engine_wire::sse::Decoder;
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -146,7 +146,13 @@ impl AnswerStream {
                 .map_err(|error| Failure::Broken(error.to_string()))?;
             match data {
                 Some(data) if data == openai::DONE.as_bytes() => return Ok(None),
-                Some(data) => return self.event(&data).map(Some),
+                Some(mut data) => {
+                    // JSON over several lines; it is passed on in one.
+                    for byte in data.iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
+                        *byte = b' ';
+                    }
+                    return self.event(&data).map(Some);
+                }
                 None => match self.more(patience).await? {
                     Some(bytes) => self.decoder.push(&bytes),
                     None if self.finished => return Ok(None),
@@ -179,8 +185,18 @@ impl AnswerStream {
     }
 
     fn event(&mut self, data: &[u8]) -> Result<Event, Failure> {
-        let nonsense =
-            |error: &dyn fmt::Display| Failure::Broken(format!("an event of its stream is no chunk: {error}"));
+        let text = std::str::from_utf8(data).ok();
+        if let Some((chunk, visible)) = text.and_then(|text| Chunk::read_plain(text, &self.model_json)) {
+            self.count(&chunk);
+            return Ok(Event {
+                chunk,
+                visible: Some(visible),
+                usage: self.usage,
+            });
+        }
+        let nonsense = |error: &dyn fmt::Display| {
+            Failure::Broken(format!("an event of its stream is no chunk: {error}"))
+        };
         let fields = Object::parse(data).map_err(|error| nonsense(&error))?;
         if fields.json("error").is_some_and(|error| error != "null") {
             let message = serde_json::from_slice::<ErrorBody>(data)

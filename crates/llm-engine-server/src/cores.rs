@@ -68,7 +68,10 @@ impl Cores {
 
     /// The one with the fewest connections, and a place on it.
     pub(crate) fn least_busy(&self) -> (&Handle, OnCore) {
-        let core = self.cores.iter().min_by_key(|core| Arc::strong_count(&core.connections));
+        let core = self
+            .cores
+            .iter()
+            .min_by_key(|core| Arc::strong_count(&core.connections));
         let core = core.expect("there is at least one");
         (&core.runtime, OnCore(Arc::clone(&core.connections)))
     }

@@ -108,7 +108,9 @@ impl Connections {
     }
 
     async fn serve(self, stream: std::net::TcpStream, peer: SocketAddr, _place: OnCore) {
-        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        let Ok(stream) = TcpStream::from_std(stream) else {
+            return;
+        };
         // Events are small and must not wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let answers = service_fn(|request| answer(&self.router, request, peer));
@@ -124,7 +126,11 @@ impl Connections {
     }
 }
 
-async fn answer(router: &Router, request: Request<Incoming>, peer: SocketAddr) -> Result<Response, Infallible> {
+async fn answer(
+    router: &Router,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+) -> Result<Response, Infallible> {
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(ConnectInfo(peer));
     router.clone().call(request).await

@@ -92,13 +92,18 @@ impl Object {
     /// How much is said in a field.
     #[must_use]
     pub fn texts(&self, name: &str) -> Texts {
-        self.fields.get(name).map_or(Texts::default(), |field| field.texts)
+        self.fields
+            .get(name)
+            .map_or(Texts::default(), |field| field.texts)
     }
 
     /// The object with these fields changed where they stand, or added at the end.
     #[must_use]
     pub fn with(&self, changes: &[Change<'_>]) -> String {
-        let added: usize = changes.iter().map(|(name, json)| name.len() + json.map_or(0, str::len) + 4).sum();
+        let added: usize = changes
+            .iter()
+            .map(|(name, json)| name.len() + json.map_or(0, str::len) + 4)
+            .sum();
         let mut text = String::with_capacity(self.text.len() + added);
         text.push('{');
         for (name, field) in &self.fields {
@@ -109,7 +114,9 @@ impl Object {
             }
         }
         for (name, json) in changes {
-            if let Some(json) = json && !self.fields.contains_key(*name) {
+            if let Some(json) = json
+                && !self.fields.contains_key(*name)
+            {
                 push(&mut text, name, json);
             }
         }
@@ -136,7 +143,10 @@ fn push(text: &mut String, name: &str, json: &str) {
 
 /// Appends a text as JSON.
 fn push_string(text: &mut String, string: &str) {
-    if string.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+    if string
+        .bytes()
+        .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+    {
         text.push('"');
         text.push_str(string);
         text.push('"');

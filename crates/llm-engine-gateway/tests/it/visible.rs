@@ -50,6 +50,30 @@ async fn a_chunk_is_passed_on_with_all_of_its_fields_under_the_public_name() {
 }
 
 #[tokio::test]
+async fn a_chunk_over_several_lines_is_passed_on_in_one() {
+    let _frozen = freeze();
+    for more in ["", "\ndata: ,\"usage\": null"] {
+        let mut world = World::start().await;
+        let (answer, stream) = world
+            .begin_with(&asking(json!({})), |stream| {
+                stream.raw(&format!(
+                    "data: {{\"model\":\"up\",\"choices\":\ndata: [{{\"index\":0,\ndata: \"text\":\"a\"}}]{more}}}\n\n"
+                ));
+            })
+            .await;
+        stream.done();
+        let events = drain(answer).await.unwrap();
+        let visible = events[0].visible.as_deref().unwrap();
+        assert!(!visible.contains(['\n', '\r']), "{visible}");
+        let chunk: Value = serde_json::from_str(visible).unwrap();
+        assert_eq!(
+            chunk,
+            json!({ "model": "m", "choices": [{ "index": 0, "text": "a" }] })
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_last_chunk_with_the_usage_is_seen_by_who_asked_for_it() {
     let _frozen = freeze();
     let chunks = [

@@ -73,7 +73,10 @@ fn of_two_fields_of_a_name_however_it_is_written_there_is_the_last() {
     let object = object(r#"{"max_tokens":1,"x":2,"max_tok\u0065ns":3}"#);
     assert_eq!(object.json("max_tokens"), Some("3"));
     assert_eq!(object.with(&[]), r#"{"max_tokens":3,"x":2}"#);
-    assert_eq!(object.with(&[("max_tokens", Some("4"))]), r#"{"max_tokens":4,"x":2}"#);
+    assert_eq!(
+        object.with(&[("max_tokens", Some("4"))]),
+        r#"{"max_tokens":4,"x":2}"#
+    );
 }
 
 #[test]
@@ -87,9 +90,15 @@ fn what_no_value_can_be_read_from_is_refused_wherever_it_is() {
         r#"{"a":1}x"#,
         r#"{"a":1"#,
     ] {
-        assert!(matches!(Object::parse(text.as_bytes()), Err(ObjectError::Json(_))), "{text}");
+        assert!(
+            matches!(Object::parse(text.as_bytes()), Err(ObjectError::Json(_))),
+            "{text}"
+        );
     }
-    assert!(matches!(Object::parse(b"{\"a\":\"\xff\"}"), Err(ObjectError::Json(_))));
+    assert!(matches!(
+        Object::parse(b"{\"a\":\"\xff\"}"),
+        Err(ObjectError::Json(_))
+    ));
 }
 
 #[test]

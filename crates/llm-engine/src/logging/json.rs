@@ -99,8 +99,8 @@ fn text(line: &mut Writer<'_>, text: &str) -> fmt::Result {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use serde_json::{Value, json};
     use super::*;
+    use serde_json::{Value, json};
 
     /// What is written of an event.
     fn written(tell: impl FnOnce()) -> Value {

@@ -91,10 +91,17 @@ impl Lines {
         let mut gathered = self.gathered();
         while gathered.is_open && gathered.text.is_empty() {
             gathered.writer_sleeps = true;
-            gathered = self.0.changed.wait(gathered).unwrap_or_else(PoisonError::into_inner);
+            gathered = self
+                .0
+                .changed
+                .wait(gathered)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         gathered.writer_sleeps = false;
-        let more = self.0.changed.wait_timeout_while(gathered, GATHER, |gathered| gathered.is_open);
+        let more = self
+            .0
+            .changed
+            .wait_timeout_while(gathered, GATHER, |gathered| gathered.is_open);
         let (mut gathered, _) = more.unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut gathered.text, text);
         (take(&mut gathered.lost), gathered.is_open)
