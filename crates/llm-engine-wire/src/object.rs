@@ -85,7 +85,9 @@ impl Object {
     pub fn value(&self, name: &str) -> Option<&Value> {
         let field = self.fields.get(name)?;
         let json = &self.text[field.place.clone()];
-        let read = || serde_json::from_str(json).expect("it was read before");
+        // It was readable before; but `serde_json` keeps one name for itself, `$serde_json::private::RawValue`, and an object with
+        // that is none to it. Whoever asks finds a text then, where it does not want one.
+        let read = || serde_json::from_str(json).unwrap_or_else(|_| Value::from(json));
         Some(field.value.get_or_init(|| Box::new(read())))
     }
 

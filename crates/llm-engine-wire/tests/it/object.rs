@@ -109,3 +109,13 @@ fn texts_and_numbers_are_counted_through_lists_and_objects_but_names_are_not() {
     assert_eq!(object.texts("b"), Texts { bytes: 0, numbers: 1 });
     assert_eq!(object.texts("c"), Texts::default());
 }
+
+#[test]
+fn a_name_that_the_reader_keeps_for_itself_is_no_way_to_make_it_panic() {
+    let object = object(r#"{"user":{"$serde_json::private::RawValue":"x"}}"#);
+    assert!(object.value("user").unwrap().is_string());
+    assert_eq!(
+        object.with(&[]),
+        r#"{"user":{"$serde_json::private::RawValue":"x"}}"#
+    );
+}
