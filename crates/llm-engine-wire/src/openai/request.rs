@@ -1,6 +1,7 @@
 use std::borrow::Cow;
+use std::fmt;
 
-use serde::{Deserialize, Deserializer};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::object::{self, Object, ObjectError, Texts};
@@ -46,7 +47,7 @@ pub struct Request {
 }
 
 /// The sampling fields, each `None` where the caller left the choice to the server.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
 pub struct Sampling {
     /// The most output tokens, at least 1.
     pub max_tokens: Option<u64>,
@@ -73,7 +74,7 @@ pub struct Sampling {
 }
 
 /// One stop sequence, or up to four.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(untagged)]
 pub enum Stop {
     /// A single sequence.
@@ -351,15 +352,33 @@ fn field<T: for<'de> Deserialize<'de>>(
 }
 
 /// A message of a chat, of which only that it has a role matters here.
-#[derive(Deserialize)]
-struct Message {
-    #[serde(rename = "role", deserialize_with = "text")]
-    _role: (),
+struct Message;
+
+impl<'de> Deserialize<'de> for Message {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
 }
 
-/// Only such a text as needs no memory of its own, which is all but those with an escape.
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-    <&str>::deserialize(deserializer).map(drop)
+/// Reads names and roles without an escape, which need no memory of their own: nearly all.
+impl<'de> Visitor<'de> for Message {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message with a role")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        let mut role = None;
+        while let Some(name) = members.next_key::<&str>()? {
+            if name == "role" {
+                role = Some(members.next_value::<&str>()?);
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        role.map(|_| Self).ok_or_else(|| A::Error::missing_field("role"))
+    }
 }
 
 /// How many messages there are.
