@@ -12,8 +12,8 @@ help:
 	@echo 'make test    everything that has to hold: format, lints, documentation, Rust and Python tests'
 	@echo 'make soak    the tests that take minutes: crowds of callers who retry, again and again, by the real clock'
 	@echo 'make fuzz    each parser, with inputs chosen by what they reach; make fuzz ARGS="3600" for an hour each'
-	@echo 'make bench   the limiter and the model runner, beside what they are measured against'
-	@echo 'make bench-gateway  what a request through the server costs, beside going direct, nginx, a bare proxy and vllm-router'
+	@echo 'make bench   the limiter, the model runner and a request through the server, beside what they are measured against'
+	@echo 'make bench-gateway  only the last of these: beside going direct, nginx, a bare proxy and vllm-router'
 	@echo 'make lint    format and lints only'
 	@echo 'make fmt     format the Rust code'
 	@echo 'make clean   remove what was built and both .venv; the fetched model stays in the cache folder'
@@ -46,6 +46,7 @@ bench:
 	@scripts/with-tools.sh cargo bench -p llm-engine-server --bench limits
 	@LLM_ENGINE_TEST_GGUF="$${LLM_ENGINE_TEST_GGUF:-$$($(BINARY) fetch-model)}" \
 		scripts/with-tools.sh cargo bench -p llm-engine-worker --bench decode
+	@$(MAKE) --no-print-directory bench-gateway
 
 bench-gateway:
 	@scripts/setup.sh bench

@@ -166,7 +166,7 @@ impl Limits {
                     Vec::new()
                 };
                 drop(state);
-                record.decided(cost, views(&before, cost, &observed, Verdict::WouldRefuse));
+                record.decided(cost, views(before, cost, &observed, Verdict::WouldRefuse));
                 Ok(Permit {
                     limits: Arc::clone(self),
                     reservation: Some(reservation),
@@ -177,7 +177,7 @@ impl Limits {
                 let refused = refusal.refused();
                 let hold = state.policies.hold(&refused).max(arrival.wait);
                 drop(state);
-                record.decided(cost, views(&before, cost, &refused, Verdict::Refuses));
+                record.decided(cost, views(before, cost, &refused, Verdict::Refuses));
                 let refusal = Refusal::from(refusal);
                 Err(NotNow {
                     hold: (!hold.is_zero() && refusal.retry_after.is_some()).then_some(hold),
@@ -203,7 +203,9 @@ impl Limits {
         let now = self.now();
         state.limiter.pass_time(now);
         let mut levels = state.limiter.levels(now, subject);
-        levels.retain(|level| !state.policies.observes(&level.policy));
+        if state.policies.some_observe {
+            levels.retain(|level| !state.policies.observes(&level.policy));
+        }
         levels
     }
 

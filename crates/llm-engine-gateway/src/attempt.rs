@@ -3,10 +3,10 @@ use std::time::Duration;
 use http::Response;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use llm_engine_wire::object::{self, Object};
 use llm_engine_wire::openai::{Request, Usage};
 use llm_engine_wire::said::Said;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use crate::price::{Price, estimate_output_tokens};
@@ -71,17 +71,17 @@ pub(crate) async fn attempt(
         .unless_cut_off(within(deadline, patience, whole(response)))
         .await
     {
-        Ok(mut answer) => {
-            match answer.get("usage").map(Usage::deserialize) {
+        Ok(answer) => {
+            match answer.json("usage").map(serde_json::from_str) {
                 Some(Ok(usage)) => running.count(usage, false),
                 Some(Err(_)) | None => {
                     let output_tokens = estimate_output_tokens(&answer).min(price.cost.output_tokens);
                     running.count(Usage::new(price.cost.input_tokens, output_tokens), true);
                 }
             }
-            answer.insert("model".to_owned(), request.model.as_str().into());
             running.completed();
-            Ok(AnswerBody::Whole(answer))
+            let model = object::string(&request.model);
+            Ok(AnswerBody::Whole(answer.with(&[("model", Some(&model))])))
         }
         Err(failure) => {
             running.failed(&failure, false);
@@ -101,14 +101,14 @@ pub(crate) async fn within<T>(
         .unwrap_or(Err(Failure::TimedOut(patience)))
 }
 
-async fn whole(response: Response<Incoming>) -> Result<Map<String, Value>, Failure> {
+async fn whole(response: Response<Incoming>) -> Result<Object, Failure> {
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
         .collect()
         .await;
     let body = body.map_err(|error| Failure::Broken(error.to_string()))?;
-    let answer: Map<String, Value> = serde_json::from_slice(&body.to_bytes())
+    let answer = Object::parse(&body.to_bytes())
         .map_err(|error| Failure::Broken(format!("its answer is not a JSON object: {error}")))?;
-    match answer.get("error") {
+    match answer.value("error") {
         None | Some(Value::Null) => Ok(answer),
         Some(error) => {
             let message = Said::from_error(error).message;

@@ -1,5 +1,4 @@
 use llm_engine_wire::openai::Request;
-use serde_json::{Map, Value};
 
 use crate::admit::{Ask, subject};
 use crate::attempt::attempt;
@@ -14,8 +13,8 @@ use crate::{Arrival, Caller, Failure, Gateway, Refusal, Route};
 pub enum AnswerBody {
     /// Events as they come.
     Stream(Box<AnswerStream>),
-    /// A whole answer of a deployment that was asked for one, passed through.
-    Whole(Map<String, Value>),
+    /// A whole answer of a deployment that was asked for one, passed through: JSON.
+    Whole(String),
 }
 
 /// Why a request has no answer.

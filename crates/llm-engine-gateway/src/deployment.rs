@@ -7,8 +7,6 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request as HttpRequest, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyperlocal::UnixConnector;
 use jiff::Timestamp;
 use llm_engine_wire::openai::{Kind, Request, Upstream, Usage};
@@ -20,8 +18,9 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::answer_error::refuse_errors;
+use crate::clients::Clients;
 use crate::connect::Proxies;
-use crate::remote::{IDLE_CONNECTION, Remote};
+use crate::remote::Remote;
 use crate::supervise::{Worker, WorkerState};
 use crate::{Failure, RemoteSetup, RouteStatus, SetupError, Timeouts};
 
@@ -49,7 +48,7 @@ enum UpstreamServer {
     /// A model worker that we started; its socket is another one after each start.
     Worker {
         worker: Worker,
-        client: Client<UnixConnector, Full<Bytes>>,
+        clients: Clients<UnixConnector>,
     },
     /// An OpenAI-compatible server.
     Remote(Remote),
@@ -66,10 +65,7 @@ const SMALL_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 impl Deployment {
     pub(crate) fn worker(model: &str, worker: Worker, wall_clock: fn() -> Timestamp) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .build(UnixConnector);
+        let clients = Clients::new(UnixConnector);
         Self {
             model: model.to_owned(),
             timeouts: Timeouts {
@@ -77,7 +73,7 @@ impl Deployment {
                 ..Timeouts::default()
             },
             wall_clock,
-            upstream: UpstreamServer::Worker { worker, client },
+            upstream: UpstreamServer::Worker { worker, clients },
         }
     }
 
@@ -240,7 +236,7 @@ impl Deployment {
         }
         let broken = |error: &dyn fmt::Display| Failure::Broken(error.to_string());
         let answer = match &self.upstream {
-            UpstreamServer::Worker { worker, client } => {
+            UpstreamServer::Worker { worker, clients } => {
                 let WorkerState::Ready(socket) = worker.state() else {
                     return Err(Failure::Unreachable("its process is not running".to_owned()));
                 };
@@ -249,7 +245,7 @@ impl Deployment {
                     .uri(uri)
                     .body(Full::new(body))
                     .map_err(|error| broken(&error))?;
-                client.request(request)
+                clients.request(request)
             }
             UpstreamServer::Remote(remote) => {
                 let sent = remote.send(request, path, body);

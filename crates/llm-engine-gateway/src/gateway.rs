@@ -75,7 +75,7 @@ impl Gateway {
             callers: RwLock::new(callers),
             routes: Routes::new(routes?),
             limits,
-            explanations: Arc::new(Explanations::new()),
+            explanations: Arc::default(),
             wall_clock: setup.wall_clock,
             requests: Requests::default(),
             draining: AtomicBool::new(false),
@@ -156,7 +156,7 @@ impl Gateway {
 
     /// Ends the requests that are still running with [`Failure::CutOff`](crate::Failure::CutOff).
     pub fn cut_off(&self) {
-        self.requests.cut_off.cancel();
+        self.requests.cut_off();
     }
 
     /// Ends the model workers.
@@ -168,8 +168,10 @@ impl Gateway {
 
     /// Waits for this, unless the time for draining is over first.
     pub(crate) async fn unless_cut_off<T>(&self, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
-        let waited = self.requests.cut_off.run_until_cancelled(waiting).await;
-        waited.ok_or_else(|| Refusal::draining(AFTER_DRAINING))
+        self.requests
+            .unless_cut_off(waiting)
+            .await
+            .ok_or_else(|| Refusal::draining(AFTER_DRAINING))
     }
 
     pub(crate) fn refuse_while_draining(&self) -> Result<(), CompleteError> {

@@ -23,6 +23,7 @@ mod arrival;
 mod attempt;
 mod authenticate;
 mod calendars;
+mod clients;
 mod complete;
 mod connect;
 mod cooldown;

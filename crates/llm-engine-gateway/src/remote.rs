@@ -1,14 +1,13 @@
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue, PROXY_AUTHORIZATION};
 use http::{Uri, request};
 use http_body_util::Full;
-use hyper_util::client::legacy::{Client, ResponseFuture};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::client::legacy::ResponseFuture;
 
+use crate::clients::Clients;
 use crate::connect::{Connector, Proxies};
 use crate::cooldown::Cooldown;
 use crate::{RemoteSetup, SetupError};
@@ -19,14 +18,9 @@ pub(crate) struct Remote {
     base: String,
     authorization: Option<HeaderValue>,
     proxy_authorization: Option<HeaderValue>,
-    client: Client<Connector, Full<Bytes>>,
+    clients: Clients<Connector>,
     pub(crate) cooldown: Cooldown,
 }
-
-/// A connection that is not used for so long is closed.
-pub(crate) const IDLE_CONNECTION: Duration = Duration::from_secs(60);
-/// Over HTTP/2 the other side is asked after such a pause whether it is still there, and given so long to answer.
-const HTTP2_PING: Duration = Duration::from_secs(30);
 
 impl Remote {
     pub(crate) fn new(
@@ -59,18 +53,11 @@ impl Remote {
             model: public_name.to_owned(),
             error,
         })?;
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .http2_keep_alive_interval(HTTP2_PING)
-            .http2_keep_alive_timeout(HTTP2_PING)
-            .build(connector);
         Ok(Self {
             base,
             authorization,
             proxy_authorization: proxies.authorization(&url),
-            client,
+            clients: Clients::new(connector),
             cooldown: Cooldown::default(),
         })
     }
@@ -91,7 +78,7 @@ impl Remote {
         let request = request
             .uri(format!("{}{path}", self.base))
             .body(Full::new(body))?;
-        Ok(self.client.request(request))
+        Ok(self.clients.request(request))
     }
 }
 

@@ -11,6 +11,7 @@ mod arrival;
 mod authorization;
 pub mod config;
 mod connections;
+mod cores;
 mod error_answer;
 mod event_stream;
 #[cfg(test)]
@@ -26,7 +27,8 @@ mod routes;
 mod serve;
 mod tls;
 
-pub use app::App;
+pub use app::{App, AppShared, Listening};
+pub use cores::Cores;
 pub use llm_engine_gateway::{
     Counted, Gateway, Per, PolicySetup, ProxySetup, Quota, RouteStatus, Setup, Unit, WorkerSetup,
 };

@@ -77,7 +77,7 @@ impl Reloader {
         }
         let restart_needed = self.started.restart_needed_for(&config);
         self.app.gateway.reload(config.callers, config.policies)?;
-        if let (Some(tls), Some(setup)) = (&self.app.tls, config.tls) {
+        if let (Some(tls), Some(setup)) = (&self.app.listening.tls, config.tls) {
             tls.replace(setup);
         }
         Ok(restart_needed)

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use crate::connections::{Answering, Connection, Connections, Place, Watched};
+use crate::cores::{Cores, OnCore};
 use crate::error_answer::uri_too_long;
 use crate::{App, Tls, routes};
 
@@ -47,18 +48,19 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// The longest path with its query, in bytes.
 const MAX_URI_BYTES: usize = 8 * 1024;
 
-/// Answers requests on the listener until `shutdown` completes. Then new requests are refused with 503 while those that
-/// are running go on, for up to 30 s; what still runs then ends with an error. At last the listener is closed and the
-/// model workers are ended.
+/// Answers requests on the listener until `shutdown` completes, each connection on one of the cores. Then new requests are
+/// refused with 503 while those that are running go on, for up to 30 s; what still runs then ends with an error. At last the
+/// listener is closed and the model workers are ended.
 pub async fn serve(
     listener: TcpListener,
     app: App,
+    cores: &Cores,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Drained {
     let gateway = Arc::clone(&app.gateway);
     let server = Server {
-        connections: Arc::new(Connections::new(app.most_connections)),
-        tls: app.tls.clone(),
+        connections: Arc::new(Connections::new(app.listening.connections)),
+        tls: app.listening.tls.clone(),
         router: routes::router(app),
         close: CancellationToken::new(),
         open: TaskTracker::new(),
@@ -76,7 +78,7 @@ pub async fn serve(
     };
     let drained = tokio::select! {
         drained = drain => drained,
-        never = server.accept(listener) => match never {},
+        never = server.accept(listener, cores) => match never {},
         never = server.connections.watch() => match never {},
     };
     server.close.cancel();
@@ -99,7 +101,8 @@ struct Server {
 }
 
 impl Server {
-    async fn accept(&self, listener: TcpListener) -> Infallible {
+    /// Hands each connection to a core.
+    async fn accept(&self, listener: TcpListener, cores: &Cores) -> Infallible {
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
@@ -107,8 +110,12 @@ impl Server {
                     let Some(place) = self.connections.enter() else {
                         continue;
                     };
+                    let (core, on_core) = cores.least_busy();
+                    // It leaves this runtime; another one that can't take it has no descriptors left, and it is closed.
+                    let Ok(stream) = stream.into_std() else { continue };
                     let connection = Arc::clone(&place.connection);
-                    let task = self.open.spawn(self.clone().serve(stream, peer, place));
+                    let serving = self.clone().serve(stream, peer, (place, on_core));
+                    let task = self.open.spawn_on(serving, core);
                     connection.runs_as(task.abort_handle());
                 }
                 Err(error) if is_of_connection(&error) => {}
@@ -120,7 +127,10 @@ impl Server {
         }
     }
 
-    async fn serve(self, stream: TcpStream, peer: SocketAddr, place: Place) {
+    async fn serve(self, stream: std::net::TcpStream, peer: SocketAddr, (place, _on_core): (Place, OnCore)) {
+        let Ok(stream) = TcpStream::from_std(stream) else {
+            return;
+        };
         // Events are small and must not wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let connection = &place.connection;

@@ -3,14 +3,14 @@
 use llm_engine_gateway::{AnswerBody, Failure};
 use llm_engine_wire::openai::Request;
 use scripted_upstream::freeze;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::harness::{World, arrival, broken, failed, request, setup, spent};
 use crate::raw_upstream::RawUpstream;
 
-fn whole(answer: AnswerBody) -> Map<String, Value> {
+fn whole(answer: AnswerBody) -> Value {
     match answer {
-        AnswerBody::Whole(fields) => fields,
+        AnswerBody::Whole(json) => serde_json::from_str(&json).unwrap(),
         AnswerBody::Stream(stream) => panic!("{stream:?}"),
     }
 }
@@ -30,7 +30,7 @@ async fn answered(body: Value) -> (Value, World) {
             world.upstream.next().await.answer(200, &[], body);
         }
     );
-    (whole(answer.unwrap()).into(), world)
+    (whole(answer.unwrap()), world)
 }
 
 fn answer_with(more: Value) -> Value {

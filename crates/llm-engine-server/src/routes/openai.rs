@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Request as HttpRequest, State};
-use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::{AnswerBody, Caller, CompleteError, Gateway, ROUTES};
 use llm_engine_wire::openai::{Kind, Model, ModelList, Request};
@@ -20,6 +21,8 @@ use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
 use crate::request_body::read_body;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub(super) async fn chat_completions(State(app): State<App>, request: HttpRequest) -> Response {
     complete(&app, Kind::Chat, request).await
@@ -137,7 +140,7 @@ impl Asked<'_> {
                 .await
                 .map(|answer| Json(answer).into_response())
                 .map_err(CompleteError::Failed),
-            Ok(AnswerBody::Whole(answer)) => Ok(Json(answer).into_response()),
+            Ok(AnswerBody::Whole(answer)) => Ok(([(CONTENT_TYPE, JSON)], answer).into_response()),
             Err(error) => Err(error),
         };
         let refuse = |error| ErrorAnswer::from(error).in_dialect(self.dialect, request_id);

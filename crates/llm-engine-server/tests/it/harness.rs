@@ -12,7 +12,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
 use llm_engine_server::config::Config;
-use llm_engine_server::{App, Drained, Gateway, ProxySetup, Setup, Tls, WorkerSetup, serve};
+use llm_engine_server::{
+    App, Cores, Drained, Gateway, Listening, ProxySetup, Setup, Tls, WorkerSetup, serve,
+};
 use scripted_upstream::{EventStream, Upstream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -92,12 +94,18 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (shutdown, told) = oneshot::channel();
         let gateway = Arc::new(Gateway::start(setup).unwrap());
-        let mut app = App::new(gateway, config.trusted_proxies, config.replay);
-        app.tls = config.tls.map(Tls::new);
-        app.most_connections = config.connections;
-        let served = tokio::spawn(serve(listener, app.clone(), async {
-            let _ = told.await;
-        }));
+        let listening = Listening {
+            tls: config.tls.map(Tls::new),
+            connections: config.connections,
+        };
+        let app = App::new(gateway, config.trusted_proxies, config.replay, listening);
+        let of_server = app.clone();
+        let served = tokio::spawn(async move {
+            let shutdown = async {
+                let _ = told.await;
+            };
+            serve(listener, of_server, &Cores::here(), shutdown).await
+        });
         Self {
             address,
             shutdown: Mutex::new(Some(shutdown)),

@@ -6,6 +6,7 @@
 mod chunks;
 mod fuzz;
 mod json;
+mod object;
 mod openai_request;
 mod recorded;
 mod sse;

@@ -4,20 +4,22 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use llm_engine_server::config::{Config, GgufModel, ModelConfig};
 use llm_engine_server::{
-    App, Drained, Gateway, ProxySetup, Reloader, RouteStatus, Setup, Tls, WorkerSetup, serve,
+    App, Cores, Drained, Gateway, Listening, ProxySetup, Reloader, RouteStatus, Setup, Tls, WorkerSetup, serve,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::logging::Format;
+use crate::logging::{Format, Lines};
 
 use super::{Usage, config_file, locate, read_config, summary};
 
@@ -30,8 +32,9 @@ pub(crate) struct Arguments {
 }
 
 /// Serves until SIGTERM or Ctrl-C, then drains.
-pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments, log_format: Format, log: &Lines) -> anyhow::Result<()> {
     let begun = Instant::now();
+    let _gathering = log.gather()?;
     let path = config_file(arguments.config.as_deref());
     let config = read_config(path)?;
     let summary = summary::of(&config);
@@ -41,16 +44,20 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<(
     let sockets = sockets.context("no folder for the sockets of the model workers")?;
     allow_descriptors(started.connections);
     let (listen, setup) = setup(config, sockets.path(), log_format)?;
-    let runtime = tokio::runtime::Runtime::new()?;
+    // This thread accepts connections and does what belongs to no request.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let cores = Cores::start(available_parallelism()?)?;
     runtime.block_on(async {
         let listener = TcpListener::bind(listen).await;
         let listener = listener.map_err(|error| Usage(format!("can't listen on {listen}: {error}")))?;
         let address = listener.local_addr()?;
         let gateway = Arc::new(Gateway::start(setup).map_err(|error| Usage(error.to_string()))?);
         tokio::spawn(announce(Arc::clone(&gateway), summary.at(address), begun));
-        let mut app = App::new(gateway, started.trusted_proxies.clone(), started.replay);
-        app.tls = started.tls.clone().map(Tls::new);
-        app.most_connections = started.connections;
+        let listening = Listening {
+            tls: started.tls.clone().map(Tls::new),
+            connections: started.connections,
+        };
+        let app = App::new(gateway, started.trusted_proxies.clone(), started.replay, listening);
         if let Some(path) = path {
             let mut hangups = signal(SignalKind::hangup())?;
             let told = Arc::new(Notify::new());
@@ -61,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<(
                 }
             });
         }
-        match serve(listener, app, ended_by_signal()?).await {
+        match serve(listener, app, &cores, ended_by_signal()?).await {
             Drained::Fully => Ok(()),
             Drained::CutOff => {
                 anyhow::bail!("some requests were cut off when the time for draining was over")
