@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::Uri;
 use http::header::HeaderValue;
-use http::uri::Scheme;
+use http::uri::{Authority, Scheme};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
@@ -117,7 +117,7 @@ impl Proxies {
         for url in [http, https].into_iter().filter(|url| !url.is_empty()) {
             let probe = Matcher::builder().http(url.as_str()).build();
             let proxy = probe.intercept(&Uri::from_static("http://server.invalid"));
-            if proxy.is_none_or(|proxy| proxy.uri().scheme() != Some(&Scheme::HTTP)) {
+            if proxy.is_none_or(|proxy| !is_usable(proxy.uri())) {
                 // What stands before the @ is a password.
                 let (_, url) = url.rsplit_once('@').unwrap_or(("", url));
                 return Err(SetupError::Proxy { url: url.to_owned() });
@@ -144,6 +144,12 @@ impl Proxies {
         }
         self.responsible(destination)?.basic_auth().cloned()
     }
+}
+
+fn is_usable(proxy: &Uri) -> bool {
+    let has_port =
+        |authority: &Authority| authority.as_str() == authority.host() || authority.port_u16().is_some();
+    proxy.scheme() == Some(&Scheme::HTTP) && proxy.authority().is_some_and(has_port)
 }
 
 /// Makes TCP connections to servers or to their proxies.

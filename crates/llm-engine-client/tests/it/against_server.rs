@@ -38,7 +38,12 @@ async fn served(policies: &str) -> Client {
     let listener = TcpListener::bind(config.listen).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let gateway = Arc::new(Gateway::start(setup).unwrap());
-    let app = App::new(gateway, config.trusted_proxies, config.replay, Listening::default());
+    let app = App::new(
+        gateway,
+        config.trusted_proxies,
+        config.replay,
+        Listening::default(),
+    );
     tokio::spawn(async move { serve(listener, app, &Cores::here(), std::future::pending()).await });
     Client::new(url, "k").unwrap()
 }

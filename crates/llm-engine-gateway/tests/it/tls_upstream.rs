@@ -57,7 +57,7 @@ impl TlsUpstream {
                         return;
                     };
                     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    let answers = service_fn(|request| answer(&seen, request));
+                    let answers = service_fn(move |request| answer(Arc::clone(&seen), request));
                     let stream = TokioIo::new(stream);
                     let _ = if is_http2 {
                         http2::Builder::new(TokioExecutor::new())
@@ -87,7 +87,7 @@ impl TlsUpstream {
     }
 }
 
-async fn answer(seen: &Seen, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(seen: Arc<Seen>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     seen.versions.lock().push(request.version());
     let mut response = Response::new(Full::from(EVENTS));
     let kind = "text/event-stream".parse().unwrap();

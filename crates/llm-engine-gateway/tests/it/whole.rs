@@ -100,12 +100,13 @@ async fn without_a_usage_what_was_generated_is_not_free() {
 #[tokio::test]
 async fn what_is_no_json_object_is_a_failure_that_charges_the_request() {
     let _frozen = freeze();
-    for (content_type, body) in [
-        ("text/html", "<html>Welcome</html>"),
-        ("application/json", "[]"),
-        ("application/json", "{\"id\":"),
-        ("application/json", ""),
-        ("text/event-stream", "data: {}\n\n"),
+    let no_object = "not a JSON object";
+    for (content_type, body, words) in [
+        ("text/html", "<html>Welcome</html>", "a page for people"),
+        ("application/json", "[]", no_object),
+        ("application/json", "{\"id\":", no_object),
+        ("application/json", "", no_object),
+        ("text/event-stream", "data: {}\n\n", "it streamed"),
     ] {
         let raw = RawUpstream::start().await;
         let world = World::with(|world| *world = setup(&raw.url())).await;
@@ -113,7 +114,7 @@ async fn what_is_no_json_object_is_a_failure_that_charges_the_request() {
         let (answer, ()) = tokio::join!(world.complete(&request), async {
             raw.next().await.answer(content_type, body).await;
         });
-        assert!(broken(failed(answer)).contains("not a JSON object"), "{body:?}");
+        assert!(broken(failed(answer)).contains(words), "{body:?}");
         assert_eq!(world.spent(), spent(1, 0, 0));
         assert_eq!(world.route().running(), 0);
     }

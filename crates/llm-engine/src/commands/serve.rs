@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use llm_engine_server::config::{Config, GgufModel, ModelConfig};
 use llm_engine_server::{
-    App, Cores, Drained, Gateway, Listening, ProxySetup, Reloader, RouteStatus, Setup, Tls, WorkerSetup, serve,
+    App, Cores, Drained, Gateway, Listening, ProxySetup, Reloader, RouteStatus, Setup, Tls, WorkerSetup,
+    serve,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -57,7 +58,12 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format, log: &Lines) -> any
             tls: started.tls.clone().map(Tls::new),
             connections: started.connections,
         };
-        let app = App::new(gateway, started.trusted_proxies.clone(), started.replay, listening);
+        let app = App::new(
+            gateway,
+            started.trusted_proxies.clone(),
+            started.replay,
+            listening,
+        );
         if let Some(path) = path {
             let mut hangups = signal(SignalKind::hangup())?;
             let told = Arc::new(Notify::new());
