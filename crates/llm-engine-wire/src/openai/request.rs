@@ -124,8 +124,8 @@ impl Request {
             },
             param: None,
         })?;
-        let model = match fields.json("model").map(serde_json::from_str) {
-            Some(Ok(model)) if model != "" => model,
+        let model = match fields.json("model").map(serde_json::from_str::<String>) {
+            Some(Ok(model)) if !model.is_empty() => model,
             Some(_) => return Err(invalid("model", "'model' must be the name of a model")),
             None => return Err(invalid("model", "you must provide a 'model' parameter")),
         };
