@@ -43,8 +43,8 @@ const FLUSH: Duration = Duration::from_secs(2);
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 /// The most header fields of a request.
 const MAX_HEADERS: usize = 100;
-/// The largest head of a request, in bytes.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// As much of a request's head as is always read, in bytes. What comes at once with the last of it may make it twice as much.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// The longest path with its query, in bytes.
 const MAX_URI_BYTES: usize = 8 * 1024;
 
