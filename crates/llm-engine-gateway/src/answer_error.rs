@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use llm_engine_retry::Hint;
+use llm_engine_wire::openai::Kind;
 use llm_engine_wire::said::Said;
 use tokio::time::timeout;
 
@@ -36,7 +37,7 @@ const OUT_OF_MONEY: [&str; 4] = [
 /// Passes a success on and turns everything else into a failure. `now` is the time of day, which some hints name.
 pub(crate) async fn refuse_errors(
     response: Response<Incoming>,
-    stream: bool,
+    (kind, stream): (Kind, bool),
     now: Timestamp,
 ) -> Result<Response<Incoming>, Failure> {
     let status = response.status();
@@ -60,6 +61,17 @@ pub(crate) async fn refuse_errors(
         return Err(misconfigured(status, "check its url, model and api_key_env"));
     }
     Err(match status {
+        // Not every model can; what a deployment that is asked for it has no route for, its model can't.
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
+            if kind == Kind::Embedding =>
+        {
+            let reason = said.message.unwrap_or_else(|| format!("status {status}"));
+            Failure::Rejected {
+                message: format!("the model makes no embeddings: {reason}"),
+                code: Some("no_embeddings".to_owned()),
+                param: Some("model".to_owned()),
+            }
+        }
         StatusCode::TOO_MANY_REQUESTS => Failure::Limited {
             retry_after: hint
                 .or(said.retry_after)

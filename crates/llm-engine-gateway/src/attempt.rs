@@ -4,7 +4,7 @@ use http::Response;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use llm_engine_wire::object::{self, Object};
-use llm_engine_wire::openai::{Request, Usage};
+use llm_engine_wire::openai::{Kind, Request, Usage};
 use llm_engine_wire::said::Said;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
@@ -29,7 +29,7 @@ pub(crate) async fn attempt(
     request_id: &str,
     mut running: Running,
 ) -> Result<AnswerBody, Failure> {
-    let stream = request.stream || route.deployment.prefers_stream();
+    let stream = request.kind != Kind::Embedding && (request.stream || route.deployment.prefers_stream());
     running.sent(price.cost.input_tokens);
     let timeouts = route.deployment.timeouts;
     let total = timeouts.total.unwrap_or(WHOLE_ANSWER);

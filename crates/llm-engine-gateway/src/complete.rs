@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use llm_engine_wire::openai::Request;
 
 use crate::admit::{Ask, subject};
@@ -6,6 +8,7 @@ use crate::price::price;
 use crate::report::Record;
 use crate::settle::Running;
 use crate::stream::AnswerStream;
+use crate::wait::Place;
 use crate::{Arrival, Caller, Failure, Gateway, Refusal, Route};
 
 /// What a request led to. Its permit lives in the body, and is settled when the body ends or is dropped.
@@ -48,6 +51,16 @@ impl CompleteError {
     }
 }
 
+impl CompleteError {
+    /// When another attempt makes sense, where that is known.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after,
+            Self::Failed(failure) => failure.retry_after(),
+        }
+    }
+}
+
 impl Gateway {
     /// Carries one request to the first token of its answer: price, admit, wait, attempt. What follows, up to settling
     /// and reporting, happens as the answer is read or dropped.
@@ -79,11 +92,13 @@ impl Gateway {
                 arrival,
             };
             let permit = self.unless_cut_off(self.limits.admit(ask, &mut record)).await??;
-            let place = self.unless_cut_off(route.queue.place()).await??;
-            route.refuse_while_down()?;
-            // Others may have been told meanwhile.
-            route.deployment.refuse_while_cooling()?;
-            Ok((price, permit, place))
+            match self.place(route).await {
+                Ok(place) => Ok((price, permit, place)),
+                Err(error) => {
+                    permit.give_back(arrival, error.retry_after());
+                    Err(error)
+                }
+            }
         };
         let prepared = prepared.await;
         let (price, permit, place) = prepared.inspect_err(|error| record.ended_by(error))?;
@@ -96,5 +111,14 @@ impl Gateway {
             &self.requests,
         );
         Ok(attempt(route, request, price, arrival.request_id, running).await?)
+    }
+
+    /// A place in front of a model that can run.
+    async fn place(&self, route: &Route) -> Result<Place, CompleteError> {
+        let place = self.unless_cut_off(route.queue.place()).await??;
+        route.refuse_while_down()?;
+        // Others may have been told meanwhile.
+        route.deployment.refuse_while_cooling()?;
+        Ok(place)
     }
 }

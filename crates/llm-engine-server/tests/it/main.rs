@@ -8,6 +8,7 @@ mod configuration;
 mod connections;
 mod cut_connections;
 mod draining;
+mod embeddings;
 mod explain;
 mod fuzz;
 mod golden;
