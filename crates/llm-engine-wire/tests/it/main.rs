@@ -9,6 +9,7 @@ mod json;
 mod object;
 mod openai_request;
 mod recorded;
+mod said;
 mod sse;
 mod translate;
 mod upstream_body;
