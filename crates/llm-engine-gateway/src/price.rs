@@ -72,6 +72,7 @@ fn estimate_prompt_tokens(request: &Request) -> u64 {
     let (texts, messages) = match request.kind {
         Kind::Chat => (request.texts("messages"), request.messages + 1),
         Kind::Completion => (request.texts("prompt"), 0),
+        Kind::Embedding => (request.texts("input"), 0),
     };
     // A number is the id of a token.
     let tokens = texts.bytes.div_ceil(BYTES_PER_TOKEN) + texts.numbers;

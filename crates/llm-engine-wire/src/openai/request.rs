@@ -6,13 +6,15 @@ use serde_json::{Map, Value};
 
 use crate::object::{self, Object, ObjectError, Texts};
 
-/// Which of the two generating routes a request is for.
+/// Which of the routes that ask a model a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `/chat/completions`
     Chat,
     /// `/completions`
     Completion,
+    /// `/embeddings`, whose answers have no tokens and are never streamed.
+    Embedding,
 }
 
 impl Kind {
@@ -22,6 +24,7 @@ impl Kind {
         match self {
             Self::Chat => "/chat/completions",
             Self::Completion => "/completions",
+            Self::Embedding => "/embeddings",
         }
     }
 }
@@ -132,6 +135,10 @@ impl Request {
         let messages = match kind {
             Kind::Chat => check_messages(&fields)?,
             Kind::Completion => check_prompt(fields.json("prompt")).map(|()| 0)?,
+            Kind::Embedding => {
+                check_input(fields.value("input"))?;
+                return Ok(Self::embedding(model, fields));
+            }
         };
         let stream = match fields.json("stream") {
             None | Some("null" | "false") => false,
@@ -162,6 +169,20 @@ impl Request {
     /// [`InvalidRequest`] names the first field that is wrong.
     pub fn from_fields(kind: Kind, fields: Map<String, Value>) -> Result<Self, InvalidRequest> {
         Self::parse(kind, Value::from(fields).to_string().as_bytes())
+    }
+
+    /// Whatever a completion has besides, here it is none of our business.
+    fn embedding(model: String, fields: Object) -> Self {
+        Self {
+            kind: Kind::Embedding,
+            model,
+            messages: 0,
+            stream: false,
+            include_usage: false,
+            continuous_usage: false,
+            sampling: Sampling::default(),
+            fields,
+        }
     }
 
     /// OpenAI's bound on `stop`, which v1 does not have: to be asked where a caller speaks this dialect.
@@ -202,12 +223,16 @@ impl Request {
         match self.kind {
             Kind::Chat => asked,
             Kind::Completion => asked.or(Some(16)),
+            Kind::Embedding => Some(0),
         }
     }
 
     /// How many answers are generated; each may use up to [`Self::max_output_tokens`].
     #[must_use]
     pub fn answers(&self) -> u64 {
+        if self.kind == Kind::Embedding {
+            return 0;
+        }
         let best_of = self.fields.value("best_of").and_then(Value::as_u64).unwrap_or(1);
         let prompts = match self.fields.json("prompt") {
             Some(json) if json.starts_with('[') => match self.fields.value("prompt") {
@@ -225,13 +250,16 @@ impl Request {
     #[must_use]
     pub fn upstream_body(&self, upstream: &Upstream<'_>) -> String {
         let bound = match self.kind {
-            Kind::Chat if self.fields.json("max_completion_tokens").is_some() => "max_completion_tokens",
-            Kind::Chat | Kind::Completion => "max_tokens",
+            Kind::Chat if self.fields.json("max_completion_tokens").is_some() => {
+                Some("max_completion_tokens")
+            }
+            Kind::Chat | Kind::Completion => Some("max_tokens"),
+            Kind::Embedding => None,
         };
         let model = object::string(upstream.model);
         let mut changes = vec![("model", Some(model.as_str()))];
         let most = upstream.max_output_tokens.map(|tokens| tokens.to_string());
-        if let Some(most) = &most {
+        if let (Some(bound), Some(most)) = (bound, &most) {
             changes.push((bound, Some(most)));
         }
         let options;
@@ -412,5 +440,16 @@ fn check_prompt(prompt: Option<&str>) -> Result<(), InvalidRequest> {
         Some(b'"' | b'[') => Ok(()),
         Some(_) => Err(invalid("prompt", "'prompt' must be a text")),
         None => Err(invalid("prompt", "you must provide a 'prompt' parameter")),
+    }
+}
+
+/// A text, a list of texts, or one or several texts as token ids; what else a list may hold, the deployment knows.
+fn check_input(input: Option<&Value>) -> Result<(), InvalidRequest> {
+    match input {
+        Some(Value::String(text)) if text.is_empty() => Err(invalid("input", "'input' must not be empty")),
+        Some(Value::Array(texts)) if texts.is_empty() => Err(invalid("input", "'input' must not be empty")),
+        Some(Value::String(_) | Value::Array(_)) => Ok(()),
+        Some(_) => Err(invalid("input", "'input' must be a text or a list")),
+        None => Err(invalid("input", "you must provide an 'input' parameter")),
     }
 }
