@@ -1,11 +1,10 @@
 //! A JSON object that is passed on: its fields are known by name, and written again as they came, to the last digit.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{AddAssign, Range};
 use std::sync::OnceLock;
 
-use foldhash::fast::RandomState;
-use indexmap::IndexMap;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -14,11 +13,14 @@ use serde_json::value::RawValue;
 #[derive(Debug, Clone)]
 pub struct Object {
     text: Box<str>,
-    fields: IndexMap<String, Field, RandomState>,
+    fields: Vec<Field>,
+    /// Where they are, in the order of their names.
+    by_name: Vec<usize>,
 }
 
 #[derive(Debug, Clone)]
 struct Field {
+    name: String,
     place: Range<usize>,
     texts: Texts,
     /// Read when somebody asks for it.
@@ -61,10 +63,7 @@ impl Object {
             Some((text, fields))
         });
         match fields {
-            Some((text, fields)) => Ok(Self {
-                text: text.into(),
-                fields,
-            }),
+            Some((text, fields)) => Ok(Self::of(text, fields)),
             // Only here what is wrong is found by its line and column.
             None => Err(match serde_json::from_slice::<Value>(text) {
                 Ok(_) => ObjectError::OtherType,
@@ -73,17 +72,49 @@ impl Object {
         }
     }
 
+    fn of(text: &str, mut fields: Vec<Field>) -> Self {
+        let mut by_name = in_order(&fields);
+        let is_same = |pair: &[usize]| fields[pair[0]].name == fields[pair[1]].name;
+        if by_name.windows(2).any(is_same) {
+            let mut unique: Vec<Field> = Vec::new();
+            let mut first = BTreeMap::new();
+            for field in fields {
+                match first.get(&field.name) {
+                    Some(&index) => unique[index] = field,
+                    None => {
+                        first.insert(field.name.clone(), unique.len());
+                        unique.push(field);
+                    }
+                }
+            }
+            fields = unique;
+            by_name = in_order(&fields);
+        }
+        Self {
+            text: text.into(),
+            fields,
+            by_name,
+        }
+    }
+
+    fn field(&self, name: &str) -> Option<&Field> {
+        let found = self
+            .by_name
+            .binary_search_by(|index| self.fields[*index].name.as_str().cmp(name));
+        found.ok().map(|found| &self.fields[self.by_name[found]])
+    }
+
     /// The JSON of a field, as it came.
     #[must_use]
     pub fn json(&self, name: &str) -> Option<&str> {
-        let field = self.fields.get(name)?;
+        let field = self.field(name)?;
         Some(&self.text[field.place.clone()])
     }
 
     /// The value of a field.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&Value> {
-        let field = self.fields.get(name)?;
+        let field = self.field(name)?;
         let json = &self.text[field.place.clone()];
         // It was readable before; but `serde_json` keeps one name for itself, `$serde_json::private::RawValue`, and an object with
         // that is none to it. Whoever asks finds a text then, where it does not want one.
@@ -94,9 +125,7 @@ impl Object {
     /// How much is said in a field.
     #[must_use]
     pub fn texts(&self, name: &str) -> Texts {
-        self.fields
-            .get(name)
-            .map_or(Texts::default(), |field| field.texts)
+        self.field(name).map_or(Texts::default(), |field| field.texts)
     }
 
     /// The object with these fields changed where they stand, or added at the end.
@@ -108,16 +137,16 @@ impl Object {
             .sum();
         let mut text = String::with_capacity(self.text.len() + added);
         text.push('{');
-        for (name, field) in &self.fields {
-            match changes.iter().find(|(changed, _)| changed == name) {
+        for field in &self.fields {
+            match changes.iter().find(|(changed, _)| *changed == field.name) {
                 Some((_, None)) => {}
-                Some((_, Some(json))) => push(&mut text, name, json),
-                None => push(&mut text, name, &self.text[field.place.clone()]),
+                Some((_, Some(json))) => push(&mut text, &field.name, json),
+                None => push(&mut text, &field.name, &self.text[field.place.clone()]),
             }
         }
         for (name, json) in changes {
             if let Some(json) = json
-                && !self.fields.contains_key(*name)
+                && self.field(name).is_none()
             {
                 push(&mut text, name, json);
             }
@@ -132,6 +161,12 @@ impl PartialEq for Object {
     fn eq(&self, other: &Self) -> bool {
         self.with(&[]) == other.with(&[])
     }
+}
+
+fn in_order(fields: &[Field]) -> Vec<usize> {
+    let mut by_name: Vec<usize> = (0..fields.len()).collect();
+    by_name.sort_by(|a, b| fields[*a].name.cmp(&fields[*b].name));
+    by_name
 }
 
 fn push(text: &mut String, name: &str, json: &str) {
@@ -171,7 +206,7 @@ struct Places<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for Places<'_> {
-    type Value = IndexMap<String, Field, RandomState>;
+    type Value = Vec<Field>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
@@ -179,14 +214,14 @@ impl<'de> DeserializeSeed<'de> for Places<'_> {
 }
 
 impl<'de> Visitor<'de> for Places<'_> {
-    type Value = IndexMap<String, Field, RandomState>;
+    type Value = Vec<Field>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut fields = IndexMap::with_capacity_and_hasher(8, RandomState::default());
+        let mut fields = Vec::with_capacity(8);
         while let Some((name, json)) = members.next_entry::<String, &RawValue>()? {
             let json = json.get();
             // The raw value is only known to be well-formed: numbers may be too large, halves of characters stand alone, and
@@ -194,11 +229,12 @@ impl<'de> Visitor<'de> for Places<'_> {
             let texts = serde_json::from_str(json).map_err(A::Error::custom)?;
             let start = json.as_ptr().addr() - self.of.as_ptr().addr();
             let field = Field {
+                name,
                 place: start..start + json.len(),
                 texts,
                 value: OnceLock::new(),
             };
-            fields.insert(name, field);
+            fields.push(field);
         }
         Ok(fields)
     }
