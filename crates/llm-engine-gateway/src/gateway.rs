@@ -12,11 +12,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::admit::{Limits, subject};
 use crate::authenticate::Callers;
+use crate::connect::Proxies;
 use crate::deployment::Deployment;
 use crate::explain::Explanations;
 use crate::housekeeping::keep_house;
 use crate::learn::AnswerLengths;
-use crate::metrics::{Metrics, ModelMetrics};
+use crate::metrics::Metrics;
 use crate::names::Names;
 use crate::policies::name_all;
 use crate::resolve::Routes;
@@ -25,7 +26,7 @@ use crate::supervise::Worker;
 use crate::wait::Queue;
 use crate::{
     Arrival, Caller, CallerSetup, CompleteError, DeploymentSetup, Explanation, Level, ModelSetup,
-    PolicySetup, Refusal, Route, Setup, SetupError, Unauthenticated, UnknownModel,
+    PolicySetup, ProxySetup, Refusal, Route, Setup, SetupError, Unauthenticated, UnknownModel,
 };
 
 /// Callers, routes, limits and deployments: all that requests need and share.
@@ -60,14 +61,18 @@ impl Gateway {
         let mut names = Names::default();
         name_all(&mut names, &setup.models, &setup.callers);
         let metrics = Metrics::default();
+        let surroundings = Surroundings {
+            socket_folder: &setup.socket_folder,
+            workers: &workers,
+            stop_workers: &stop_workers,
+            proxies: Arc::new(proxies(&setup)?),
+            wall_clock: setup.wall_clock,
+            metrics: &metrics,
+        };
         let routes: Result<Vec<Route>, SetupError> = setup
             .models
             .into_iter()
-            .map(|model| {
-                let id = names.model(&model.name);
-                let metrics = Arc::new(metrics.of_model(&model.name));
-                route(id, model, metrics, &setup.socket_folder, &workers, &stop_workers)
-            })
+            .map(|model| surroundings.route(names.model(&model.name), model))
             .collect();
         let callers = Callers::new(setup.callers, &names);
         let limits = Limits::start(setup.policies, names, setup.wall_clock, setup.journal)?;
@@ -77,7 +82,7 @@ impl Gateway {
             callers: RwLock::new(callers),
             routes: Routes::new(routes?),
             limits,
-            explanations: Arc::new(Explanations::new()),
+            explanations: Arc::default(),
             wall_clock: setup.wall_clock,
             requests: Requests::default(),
             metrics,
@@ -172,7 +177,7 @@ impl Gateway {
 
     /// Ends the requests that are still running with [`Failure::CutOff`](crate::Failure::CutOff).
     pub fn cut_off(&self) {
-        self.requests.cut_off.cancel();
+        self.requests.cut_off();
     }
 
     /// Ends the model workers.
@@ -184,8 +189,10 @@ impl Gateway {
 
     /// Waits for this, unless the time for draining is over first.
     pub(crate) async fn unless_cut_off<T>(&self, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
-        let waited = self.requests.cut_off.run_until_cancelled(waiting).await;
-        waited.ok_or_else(|| Refusal::draining(AFTER_DRAINING))
+        self.requests
+            .unless_cut_off(waiting)
+            .await
+            .ok_or_else(|| Refusal::draining(AFTER_DRAINING))
     }
 
     pub(crate) fn refuse_while_draining(&self) -> Result<(), CompleteError> {
@@ -212,48 +219,66 @@ impl Route {
     }
 }
 
-fn route(
-    id: u32,
-    model: ModelSetup,
-    metrics: Arc<ModelMetrics>,
-    socket_folder: &Path,
-    workers: &TaskTracker,
-    stop_workers: &CancellationToken,
-) -> Result<Route, SetupError> {
-    let upstream = upstream(&model.deployment);
-    let deployment = match model.deployment {
-        DeploymentSetup::Worker(setup) => {
-            let worker = Worker::start(
+/// Those that don't matter may be of a kind that can't be used.
+fn proxies(setup: &Setup) -> Result<Proxies, SetupError> {
+    let mut models = setup.models.iter();
+    if models.any(|model| matches!(model.deployment, DeploymentSetup::Remote(_))) {
+        Proxies::new(&setup.proxies)
+    } else {
+        Proxies::new(&ProxySetup::default())
+    }
+}
+
+/// What deployments need of the gateway.
+struct Surroundings<'a> {
+    socket_folder: &'a Path,
+    workers: &'a TaskTracker,
+    stop_workers: &'a CancellationToken,
+    proxies: Arc<Proxies>,
+    wall_clock: fn() -> Timestamp,
+    metrics: &'a Metrics,
+}
+
+impl Surroundings<'_> {
+    fn route(&self, id: u32, model: ModelSetup) -> Result<Route, SetupError> {
+        let metrics = Arc::new(self.metrics.of_model(&model.name));
+        let upstream = upstream(&model.deployment);
+        let deployment = match model.deployment {
+            DeploymentSetup::Worker(setup) => {
+                let worker = Worker::start(
+                    &model.name,
+                    id,
+                    setup,
+                    metrics.restarts.clone(),
+                    self.socket_folder,
+                    self.workers,
+                    self.stop_workers.clone(),
+                );
+                Deployment::worker(&model.name, worker, self.wall_clock)
+            }
+            DeploymentSetup::Remote(setup) => {
+                Deployment::remote(&model.name, setup, &self.proxies, self.wall_clock)?
+            }
+        };
+        Ok(Route {
+            id,
+            queue: Queue::new(
                 &model.name,
-                id,
-                setup,
-                metrics.restarts.clone(),
-                socket_folder,
-                workers,
-                stop_workers.clone(),
-            );
-            Deployment::worker(&model.name, worker)
-        }
-        DeploymentSetup::Remote(setup) => Deployment::remote(&model.name, setup)?,
-    };
-    Ok(Route {
-        id,
-        queue: Queue::new(
-            &model.name,
-            model.concurrency,
-            model.queue_wait,
-            model.queue_length,
-        ),
-        name: model.name,
-        aliases: model.aliases,
-        chat_template_for_prompts: model.chat_template_for_prompts,
-        default_output_tokens: model.default_output_tokens,
-        price: model.price,
-        answer_lengths: Arc::new(AnswerLengths::new()),
-        deployment: Arc::new(deployment),
-        metrics,
-        upstream,
-    })
+                model.concurrency,
+                model.queue_wait,
+                model.queue_length,
+            ),
+            name: model.name,
+            aliases: model.aliases,
+            chat_template_for_prompts: model.chat_template_for_prompts,
+            default_output_tokens: model.default_output_tokens,
+            price: model.price,
+            answer_lengths: Arc::new(AnswerLengths::new()),
+            deployment: Arc::new(deployment),
+            metrics,
+            upstream,
+        })
+    }
 }
 
 /// Host and port of a server, without what else its address may hold, or `worker`.

@@ -327,6 +327,7 @@ impl ModelMetrics {
             Failure::TimedOut(_) => "timeout",
             Failure::Limited { .. } => "limited",
             Failure::Rejected { .. } => "rejected",
+            Failure::Misconfigured(_) => "misconfigured",
             // It was us who broke off.
             Failure::CutOff => return,
         };

@@ -57,9 +57,8 @@ impl Api {
         self.describe(&operation);
         let responses = Arc::new(RouteResponses::of(operation.path));
         let counted = async move |State(app): State<App>, request: Request| {
-            let metrics = Arc::clone(&app.metrics);
-            let response = handler.call(request, app).await;
-            metrics.responded(&responses, response.status());
+            let response = handler.call(request, app.clone()).await;
+            app.metrics.responded(&responses, response.status());
             response
         };
         let handler = on(operation.methods, counted);

@@ -4,6 +4,7 @@
 //! digests; of each only the digest is kept.
 
 mod caller;
+mod certificate;
 mod defaults;
 mod error;
 mod model;
@@ -16,6 +17,7 @@ mod spanned;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -25,7 +27,8 @@ use schemars::generate::SchemaSettings;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::ReplaySetup;
+use crate::connections::MOST_CONNECTIONS;
+use crate::{ReplaySetup, TlsSetup};
 
 pub use error::{ConfigError, Mistake, Place};
 pub use model::{GgufModel, ModelConfig, Runner};
@@ -54,6 +57,10 @@ pub struct Config {
     pub state_folder: Option<PathBuf>,
     /// What is kept of answers to requests with an idempotency key.
     pub replay: ReplaySetup,
+    /// By which the listener proves who it is.
+    pub tls: Option<TlsSetup>,
+    /// How many connections there may be.
+    pub connections: NonZeroUsize,
 }
 
 /// The configuration of LLM Engine. Every section is optional; without models there is the built-in one, without callers
@@ -81,6 +88,10 @@ struct RawConfig {
     /// What is kept of answers to requests with an `Idempotency-Key`.
     #[serde(default)]
     replay: replay::RawReplay,
+    /// By which the listener proves who it is; without it, it speaks HTTP.
+    tls: Option<Spanned<certificate::RawTls>>,
+    /// How many connections there may be.
+    connections: Option<NonZeroUsize>,
 }
 
 /// The key of the development caller: what the published client sends when nothing else is set.
@@ -129,6 +140,8 @@ impl Config {
             trusted_proxies,
             state_folder,
             replay,
+            tls,
+            connections,
         } = raw;
 
         let mut mistakes = Mistakes::default();
@@ -141,6 +154,8 @@ impl Config {
         let replay = mistakes.keep(replay::check(replay, &source));
         let proxies = check_proxies(&trusted_proxies, development_key, &source);
         let proxies = mistakes.keep(proxies);
+        let tls = tls.map(|tls| certificate::check(tls, &source)).transpose();
+        let tls = mistakes.keep(tls).flatten();
         let listen_place = listen.as_ref().map(|listen| source.place(&listen.span()));
         let listen = mistakes.keep(check_listen(listen, development_key, &source));
         let names = policy::Names {
@@ -160,6 +175,8 @@ impl Config {
         Ok(Self {
             listen,
             listen_place,
+            tls,
+            connections: connections.unwrap_or(MOST_CONNECTIONS),
             models,
             callers,
             development_key,
@@ -180,6 +197,8 @@ impl Config {
             state_folder,
             replay,
             listen_place: _,
+            tls,
+            connections,
             callers: _,
             development_key: _,
             policies: _,
@@ -197,6 +216,8 @@ impl Config {
             ("trusted_proxies", *trusted_proxies != new.trusted_proxies),
             ("state_folder", *state_folder != new.state_folder),
             ("replay", *replay != new.replay),
+            ("tls", tls.is_some() != new.tls.is_some()),
+            ("connections", *connections != new.connections),
         ];
         let names = differ.into_iter().filter(|(_, differs)| *differs);
         names.map(|(name, _)| name).collect()

@@ -12,7 +12,6 @@ mod v1;
 mod v2;
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, Request};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
@@ -24,9 +23,6 @@ use serde_json::Value;
 use crate::App;
 use crate::api::Api;
 use crate::error_answer::{Dialect, ErrorAnswer, method_not_allowed, not_found};
-
-/// The largest request body, in bytes. A prompt of the longest context in use is well below it.
-pub(crate) const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
@@ -103,13 +99,6 @@ pub(crate) fn named(mut response: Response, request_id: &str) -> Response {
     response
 }
 
-pub(crate) async fn read_body(body: Body) -> Result<Bytes, ErrorAnswer> {
-    // The other reason for which reading fails is that the caller has gone; nobody reads the answer then.
-    to_bytes(body, MAX_BODY_BYTES)
-        .await
-        .map_err(|_| ErrorAnswer::body_too_large(MAX_BODY_BYTES))
-}
-
 /// What a model answers in OpenAI's form. That of another server is passed on as it came, but for the name of the model.
 fn openai_answer(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -141,7 +130,7 @@ fn decoded(name: Result<Path<String>, PathRejection>) -> String {
 }
 
 /// The first query parameter of that name.
-fn parameter(uri: &Uri, name: &str) -> Option<String> {
+pub(crate) fn parameter(uri: &Uri, name: &str) -> Option<String> {
     let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
     let mut named = parameters.into_iter().filter(|(found, _)| found == name);
     named.next().map(|(_, value)| value)

@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::Uri;
-use llm_engine_gateway::{ApiKeyDigest, DeploymentSetup, ModelSetup, PriceSetup, RemoteSetup, WorkerSetup};
+use llm_engine_gateway::{
+    ApiKeyDigest, DeploymentSetup, ModelSetup, PriceSetup, RemoteSetup, Timeouts, WorkerSetup,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::caller::environment;
+use super::certificate::certificates;
 use super::error::{ConfigError, Mistake, Mistakes, Place, Source};
 use super::nano_usd::NanoUsd;
 use super::policy::DeploymentLimits;
@@ -123,6 +126,11 @@ struct RawDeployment {
     model: String,
     /// The environment variable that holds the key for it.
     api_key_env: Option<Spanned<String>>,
+    /// How long it may take.
+    #[serde(default)]
+    timeouts: RawTimeouts,
+    /// The file with the certificate authority that it is trusted by, beside the usual ones.
+    certificate_authority: Option<Spanned<PathBuf>>,
     /// How many requests.
     requests: Option<Spanned<RawQuota>>,
     /// How many tokens of prompts.
@@ -141,6 +149,21 @@ struct RawDeployment {
     hold: Option<Spanned<String>>,
     /// How many output tokens a request reserves that names no maximum.
     output_reservation: Option<RawOutputReservation>,
+}
+
+/// How long a deployment may take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Timeouts")]
+struct RawTimeouts {
+    /// To be connected.
+    connect: Option<Spanned<String>>,
+    /// Until the first token.
+    first_token: Option<Spanned<String>>,
+    /// Between two tokens.
+    between_tokens: Option<Spanned<String>>,
+    /// For the whole answer.
+    total: Option<Spanned<String>>,
 }
 
 /// As many sequences as the built-in model answers at once in a modest amount of memory.
@@ -284,6 +307,8 @@ fn check_deployments(
         url,
         model,
         api_key_env,
+        timeouts,
+        certificate_authority,
         requests,
         input_tokens,
         output_tokens,
@@ -296,10 +321,13 @@ fn check_deployments(
     } = only.into_inner();
     check_url(&url, source)?;
     let api_key = api_key_env.map(|name| environment(&name, source)).transpose()?;
+    let authorities = certificate_authority.map(|path| certificates(&path, source));
     let remote = RemoteSetup {
         url: url.into_inner(),
         model,
         api_key,
+        timeouts: timeouts.check(source)?,
+        certificate_authorities: authorities.transpose()?.unwrap_or_default(),
     };
     let limits = RawLimits {
         requests,
@@ -335,6 +363,36 @@ fn check_url(url: &Spanned<String>, source: &Source<'_>) -> Result<(), Mistake> 
     let message =
         format!("url is '{text}'; it must begin with http:// or https://, as in http://127.0.0.1:8000/v1");
     Err(source.error(url.span(), message))
+}
+
+impl RawTimeouts {
+    fn check(self, source: &Source<'_>) -> Result<Timeouts, Mistake> {
+        let Self {
+            connect,
+            first_token,
+            between_tokens,
+            total,
+        } = self;
+        let check = |field: &str, text: Option<Spanned<String>>| -> Result<Option<Duration>, Mistake> {
+            let Some(text) = text else { return Ok(None) };
+            let checked = duration(&text, &format!("timeouts.{field}"), source)?;
+            if checked.is_zero() {
+                let message = format!(
+                    "timeouts.{field} is '{}', in which nothing can happen",
+                    text.get_ref()
+                );
+                return Err(source.error(text.span(), message));
+            }
+            Ok(Some(checked))
+        };
+        let usual = Timeouts::default();
+        Ok(Timeouts {
+            connect: check("connect", connect)?.unwrap_or(usual.connect),
+            first_token: check("first_token", first_token)?.unwrap_or(usual.first_token),
+            between_tokens: check("between_tokens", between_tokens)?.unwrap_or(usual.between_tokens),
+            total: check("total", total)?,
+        })
+    }
 }
 
 /// A duration such as `"30s"` or `"1m"`.

@@ -10,7 +10,7 @@ use llm_engine_wire::v1::{CompletionRequest, RequestError, SyncResponse};
 use llm_engine_wire::validation::Body;
 use serde_json::json;
 
-use super::{answered, content_type, new_request_id, parameter, read_body, schema_of};
+use super::{answered, content_type, new_request_id, parameter, schema_of};
 use crate::App;
 use crate::api::{Api, Operation};
 use crate::arrival::arrival;
@@ -18,6 +18,7 @@ use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
+use crate::request_body::read_body;
 
 pub(super) fn add_to(api: &mut Api) {
     let dialect = Dialect::LlmEngine;
@@ -90,7 +91,7 @@ async fn answer(
 ) -> Result<Response, ErrorAnswer> {
     let gateway = &app.gateway;
     let (parts, body) = request.into_parts();
-    let bytes = read_body(body).await?;
+    let bytes = read_body(gateway, &parts.headers, body).await?;
     let body = Body::read(content_type(&parts.headers), &bytes);
     let body = body.map_err(|problem| ErrorAnswer::unprocessable(vec![*problem]))?;
     let caller = authorize(gateway, &parts.headers)?;
@@ -122,7 +123,7 @@ async fn answer(
 fn refuse(error: CompleteError, request_id: &str) -> Response {
     let answer = match error {
         CompleteError::Failed(failure)
-            if failure.fault() == Fault::Upstream && failure.retry_after().is_none() =>
+            if failure.fault() != Fault::Caller && failure.retry_after().is_none() =>
         {
             ErrorAnswer::upstream_service_error(&failure, request_id)
         }
