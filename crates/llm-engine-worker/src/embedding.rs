@@ -73,10 +73,19 @@ impl Embedder {
     ///
     /// # Errors
     /// 429 if too many wait, 500 if the model fails.
-    pub(crate) async fn embed(&self, texts: Vec<Vec<LlamaToken>>, cancel: CancelFlag) -> Result<Embedded, Refusal> {
-        let line = Arc::clone(&self.line).try_acquire_owned().map_err(|_| Refusal::full())?;
+    pub(crate) async fn embed(
+        &self,
+        texts: Vec<Vec<LlamaToken>>,
+        cancel: CancelFlag,
+    ) -> Result<Embedded, Refusal> {
+        let line = Arc::clone(&self.line)
+            .try_acquire_owned()
+            .map_err(|_| Refusal::full())?;
         let failed = || Refusal::failed("the model could not embed");
-        let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| failed())?;
+        let room = Arc::clone(&self.room)
+            .acquire_owned()
+            .await
+            .map_err(|_| failed())?;
         let (sender, receiver) = oneshot::channel();
         let (model, counters, threads) = (Arc::clone(&self.model), Arc::clone(&self.counters), self.threads);
         let work = move |_permits: [OwnedSemaphorePermit; 2]| {
@@ -114,11 +123,17 @@ fn embed_all(
         context.clear_kv_cache();
         for (piece, tokens) in text.chunks(STEP_TOKENS).enumerate() {
             if cancel.is_set() {
-                return Ok(Embedded { embeddings: None, read });
+                return Ok(Embedded {
+                    embeddings: None,
+                    read,
+                });
             }
             step(&mut context, &mut batch, piece * STEP_TOKENS, tokens, &mut sum)?;
             read += tokens.len();
-            Counters::add(&counters.prompt_tokens, u64::try_from(tokens.len()).unwrap_or(u64::MAX));
+            Counters::add(
+                &counters.prompt_tokens,
+                u64::try_from(tokens.len()).unwrap_or(u64::MAX),
+            );
         }
         embeddings.push(unit(&sum));
     }

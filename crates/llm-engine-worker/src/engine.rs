@@ -121,7 +121,13 @@ impl Engine<'_> {
         self.waiting.retain(|Waiting { answers, choice }| {
             let is_cancelled = answers.is_cancelled();
             if is_cancelled {
-                answers.end(*choice, String::new(), None, FinishReason::Cancelled, &self.counters);
+                answers.end(
+                    *choice,
+                    String::new(),
+                    None,
+                    FinishReason::Cancelled,
+                    &self.counters,
+                );
             }
             !is_cancelled
         });
@@ -142,7 +148,10 @@ impl Engine<'_> {
         Counters::add(&self.counters.decode_steps, 1);
         self.note_read();
         // Before the first token of any of them is drawn: until then their caches are the same.
-        let copies: Vec<_> = outputs.iter().flat_map(|&output| self.copy_prompt(output)).collect();
+        let copies: Vec<_> = outputs
+            .iter()
+            .flat_map(|&output| self.copy_prompt(output))
+            .collect();
         for output in outputs.into_iter().chain(copies) {
             self.take_token(output);
         }

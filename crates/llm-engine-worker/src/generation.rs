@@ -77,11 +77,14 @@ impl Generation {
         }
         let prompts = match request.kind {
             Kind::Chat => vec![chat_prompt(model, request.field("messages"))?],
-            Kind::Completion => text_prompts(model, "prompt", request.field("prompt").unwrap_or(&Value::Null))?,
+            Kind::Completion => {
+                text_prompts(model, "prompt", request.field("prompt").unwrap_or(&Value::Null))?
+            }
         };
         let per_prompt = usize::try_from(request.sampling.n.unwrap_or(1)).unwrap_or(usize::MAX);
         if prompts.len().saturating_mul(per_prompt) > MAX_CHOICES {
-            let message = format!("a request may ask for {MAX_CHOICES} answers, those to all of its prompts together");
+            let message =
+                format!("a request may ask for {MAX_CHOICES} answers, those to all of its prompts together");
             return Err(Refusal::invalid("n", message));
         }
         let longest = prompts.iter().map(Vec::len).max().unwrap_or_default();
@@ -124,7 +127,8 @@ fn top_logprobs(request: &Request) -> Result<Option<usize>, Refusal> {
         Some(value) => match value.as_u64().filter(|&number| number <= MAX_TOP_LOGPROBS) {
             Some(number) => Ok(usize::try_from(number).ok()),
             None => {
-                let message = format!("'{name}' is {value}; it must be a whole number from 0 to {MAX_TOP_LOGPROBS}");
+                let message =
+                    format!("'{name}' is {value}; it must be a whole number from 0 to {MAX_TOP_LOGPROBS}");
                 Err(Refusal::invalid(name, message))
             }
         },
@@ -143,7 +147,10 @@ fn top_logprobs(request: &Request) -> Result<Option<usize>, Refusal> {
     match (switch(request, "logprobs", false)?, top) {
         (true, top) => Ok(Some(top.unwrap_or_default())),
         (false, None | Some(0)) => Ok(None),
-        (false, Some(_)) => Err(Refusal::invalid("top_logprobs", "'top_logprobs' needs 'logprobs' to be true")),
+        (false, Some(_)) => Err(Refusal::invalid(
+            "top_logprobs",
+            "'top_logprobs' needs 'logprobs' to be true",
+        )),
     }
 }
 
@@ -155,24 +162,36 @@ fn stop_tokens(model: &Model, value: Option<&Value>) -> Result<Vec<LlamaToken>, 
             Some(tokens) => Ok(tokens),
             None => refuse("'stop_token_ids' has a number that is no token of this model".to_owned()),
         },
-        Some(_) => refuse(format!("'stop_token_ids' must be a list of up to {MAX_STOP_TOKENS} token numbers")),
+        Some(_) => refuse(format!(
+            "'stop_token_ids' must be a list of up to {MAX_STOP_TOKENS} token numbers"
+        )),
     }
 }
 
 /// `None` if one of them is no token of the model.
 fn tokens(model: &Model, numbers: &[Value]) -> Option<Vec<LlamaToken>> {
-    numbers.iter().map(|number| model.token(number.as_i64()?)).collect()
+    numbers
+        .iter()
+        .map(|number| model.token(number.as_i64()?))
+        .collect()
 }
 
 /// Several texts: one text, a list of token numbers, or a list of either. `param` is the request's field.
 ///
 /// # Errors
 /// A 400: it is none of these, or too many, or as [`text_prompt`].
-pub(crate) fn text_prompts(model: &Model, param: &str, value: &Value) -> Result<Vec<Vec<LlamaToken>>, Refusal> {
+pub(crate) fn text_prompts(
+    model: &Model,
+    param: &str,
+    value: &Value,
+) -> Result<Vec<Vec<LlamaToken>>, Refusal> {
     match value {
         Value::Array(texts) if !texts.is_empty() && !texts.iter().all(Value::is_number) => {
             if texts.len() > MAX_TEXTS {
-                let message = format!("'{param}' has {} texts; it may have up to {MAX_TEXTS}", texts.len());
+                let message = format!(
+                    "'{param}' has {} texts; it may have up to {MAX_TEXTS}",
+                    texts.len()
+                );
                 return Err(Refusal::invalid(param, message));
             }
             texts.iter().map(|text| text_prompt(model, param, text)).collect()
@@ -188,9 +207,16 @@ pub(crate) fn text_prompts(model: &Model, param: &str, value: &Value) -> Result<
 pub(crate) fn text_prompt(model: &Model, param: &str, text: &Value) -> Result<Vec<LlamaToken>, Refusal> {
     match text {
         Value::String(text) => model.tokenize(param, text),
-        Value::Array(numbers) if !numbers.is_empty() => tokens(model, numbers)
-            .ok_or_else(|| Refusal::invalid(param, format!("'{param}' has something that is no token of this model"))),
-        _ => Err(Refusal::invalid(param, format!("'{param}' must be a text or a list of token numbers"))),
+        Value::Array(numbers) if !numbers.is_empty() => tokens(model, numbers).ok_or_else(|| {
+            Refusal::invalid(
+                param,
+                format!("'{param}' has something that is no token of this model"),
+            )
+        }),
+        _ => Err(Refusal::invalid(
+            param,
+            format!("'{param}' must be a text or a list of token numbers"),
+        )),
     }
 }
 

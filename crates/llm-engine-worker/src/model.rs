@@ -89,7 +89,9 @@ impl Model {
 
     /// Appends the bytes that a token stands for; special tokens stand for none unless `special`.
     pub(crate) fn append_piece(&self, token: LlamaToken, special: bool, bytes: &mut Vec<u8>) {
-        self.llama.vocab().token_to_piece_into(token, bytes, special, None);
+        self.llama
+            .vocab()
+            .token_to_piece_into(token, bytes, special, None);
     }
 
     /// The bytes of one token, special tokens by their names.
@@ -117,7 +119,9 @@ impl Model {
     /// The token of that number, if the vocabulary has it.
     pub(crate) fn token(&self, number: i64) -> Option<LlamaToken> {
         let number = i32::try_from(number).ok()?;
-        (0..self.vocabulary).contains(&number).then(|| LlamaToken::new(number))
+        (0..self.vocabulary)
+            .contains(&number)
+            .then(|| LlamaToken::new(number))
     }
 
     /// The tokens of a prompt, never none. `param` is the request's field, for the message.

@@ -15,8 +15,8 @@ use toktrie::SimpleVob;
 
 use change::{Change, forbid};
 use draw::{
-    Candidate, collect_likeliest, collect_within, draw_candidate, draw_index, largest, likelier_first, total_weight,
-    weight,
+    Candidate, collect_likeliest, collect_within, draw_candidate, draw_index, largest, likelier_first,
+    total_weight, weight,
 };
 use random::Random;
 
@@ -63,9 +63,9 @@ impl Sampler {
             top_p: settings.top_p,
             reach: settings.min_p.filter(|&p| p > 0.0).map(|p| -p.ln()),
             temperature: settings.temperature,
-            random: settings
-                .seed
-                .map_or_else(Random::unpredictable, |seed| Random::seeded(seed.wrapping_add(nth))),
+            random: settings.seed.map_or_else(Random::unpredictable, |seed| {
+                Random::seeded(seed.wrapping_add(nth))
+            }),
         });
         Self {
             change: Change::new(settings, prompt),

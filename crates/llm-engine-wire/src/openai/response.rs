@@ -190,8 +190,14 @@ impl Response {
 impl Response {
     /// The answer of that number, empty if nothing was said of it yet; `None` if there can't be so many.
     fn choice(&mut self, number: u32) -> Option<&mut Choice> {
-        let place = usize::try_from(number).ok().filter(|&place| place < Self::MOST_CHOICES)?;
-        let kind = if self.choices.first().is_some_and(|choice| choice.message.is_none()) {
+        let place = usize::try_from(number)
+            .ok()
+            .filter(|&place| place < Self::MOST_CHOICES)?;
+        let kind = if self
+            .choices
+            .first()
+            .is_some_and(|choice| choice.message.is_none())
+        {
             Kind::Completion
         } else {
             Kind::Chat

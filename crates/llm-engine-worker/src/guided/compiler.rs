@@ -83,7 +83,9 @@ impl Compiler {
             // Nobody may be waiting any more; it is kept for the next one.
             let _ = sender.send(compiled);
         };
-        let thread = thread::Builder::new().name("grammar".to_owned()).stack_size(STACK_BYTES);
+        let thread = thread::Builder::new()
+            .name("grammar".to_owned())
+            .stack_size(STACK_BYTES);
         match thread.spawn(work) {
             Ok(_) => Ok(receiver),
             Err(_) => Err(Refusal::failed("there is no thread for the grammar")),
@@ -130,7 +132,10 @@ impl Compiled {
     const MOST_BYTES: usize = 256 * 1024;
 
     fn find(&mut self, form: &Form) -> Option<Guide> {
-        let at = self.guides.iter().position(|(known, _)| known.rule == form.rule)?;
+        let at = self
+            .guides
+            .iter()
+            .position(|(known, _)| known.rule == form.rule)?;
         let found = self.guides.remove(at)?;
         let guide = found.1.another();
         self.guides.push_back(found);
@@ -139,7 +144,9 @@ impl Compiled {
 
     fn keep(&mut self, form: Form, guide: Guide) {
         self.guides.push_back((form, guide));
-        let bytes = |guides: &VecDeque<(Form, Guide)>| guides.iter().map(|(form, _)| form.rule.bytes()).sum::<usize>();
+        let bytes = |guides: &VecDeque<(Form, Guide)>| {
+            guides.iter().map(|(form, _)| form.rule.bytes()).sum::<usize>()
+        };
         while self.guides.len() > Self::MOST || bytes(&self.guides) > Self::MOST_BYTES {
             self.guides.pop_front();
         }
@@ -151,7 +158,11 @@ fn factory(model: &Model) -> ParserFactory {
     let size = u32::try_from(words.len()).unwrap_or(u32::MAX);
     let trie = TokTrie::from(&TokRxInfo::new(size, INVALID_TOKEN), &words);
     // Without any, answers go on until nothing can follow.
-    let trie = if ends.is_empty() { trie } else { trie.with_eos_tokens(&ends) };
+    let trie = if ends.is_empty() {
+        trie
+    } else {
+        trie.with_eos_tokens(&ends)
+    };
     // Not canonical: forced text is generated token by token like any other, in the tokens that the model prefers.
     let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
     let mut factory = ParserFactory::new_simple(&env).expect("the slices of the vocabulary are valid");

@@ -72,7 +72,10 @@ fn rule(param: &'static str, field: &str, name: &str, value: &Value) -> Result<F
     let wrong = |wanted: &str| Err(Refusal::invalid(param, format!("'{field}' must be {wanted}")));
     let rule = match (name, value) {
         ("choice", Value::Array(texts)) if !texts.is_empty() => {
-            let texts: Option<Vec<String>> = texts.iter().map(|text| text.as_str().map(str::to_owned)).collect();
+            let texts: Option<Vec<String>> = texts
+                .iter()
+                .map(|text| text.as_str().map(str::to_owned))
+                .collect();
             match texts {
                 Some(texts) => Rule::Choice(texts),
                 None => return wrong("a list of texts"),
@@ -89,7 +92,10 @@ fn rule(param: &'static str, field: &str, name: &str, value: &Value) -> Result<F
         _ => return wrong("a JSON schema"),
     };
     if rule.bytes() > MAX_BYTES {
-        let message = format!("'{field}' has {} bytes; it may have up to {MAX_BYTES}", rule.bytes());
+        let message = format!(
+            "'{field}' has {} bytes; it may have up to {MAX_BYTES}",
+            rule.bytes()
+        );
         return Err(Refusal::invalid(param, message));
     }
     Ok(Form { param, rule })

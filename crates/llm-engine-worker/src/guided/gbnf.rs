@@ -129,8 +129,12 @@ impl Reader {
                 while self.peek().is_some_and(|character| character != '}') {
                     self.at += 1;
                 }
-                let bounds: String = self.characters[start + 1..self.at].iter().filter(|c| **c != ' ').collect();
-                let is_bound = |text: &str| text.len() <= 6 && text.chars().all(|digit| digit.is_ascii_digit());
+                let bounds: String = self.characters[start + 1..self.at]
+                    .iter()
+                    .filter(|c| **c != ' ')
+                    .collect();
+                let is_bound =
+                    |text: &str| text.len() <= 6 && text.chars().all(|digit| digit.is_ascii_digit());
                 let (least, most) = bounds.split_once(',').unwrap_or((&bounds, &bounds));
                 if !self.take('}') || !is_bound(least) || !is_bound(most) || least.is_empty() {
                     return Err(self.wrong("a repetition is '{m}', '{m,}' or '{m,n}'"));
@@ -209,13 +213,19 @@ impl Reader {
             Some('x') => 2,
             Some('u') => 4,
             Some('U') => 8,
-            _ => return Err(self.wrong("an escape is one of \\n \\r \\t \\\\ \\\" \\[ \\] \\- \\^ \\xNN \\uNNNN \\UNNNNNNNN")),
+            _ => {
+                return Err(self.wrong(
+                    "an escape is one of \\n \\r \\t \\\\ \\\" \\[ \\] \\- \\^ \\xNN \\uNNNN \\UNNNNNNNN",
+                ));
+            }
         };
         let end = (self.at + digits).min(self.characters.len());
         let digits: String = self.characters[self.at..end].iter().collect();
         self.at = end;
         let number = u32::from_str_radix(&digits, 16).ok();
-        number.and_then(char::from_u32).ok_or_else(|| self.wrong("an escape has no character's number"))
+        number
+            .and_then(char::from_u32)
+            .ok_or_else(|| self.wrong("an escape has no character's number"))
     }
 
     fn name(&mut self) -> Result<String, String> {
@@ -274,3 +284,6 @@ impl Reader {
 fn is_name(character: char) -> bool {
     character.is_ascii_alphanumeric() || character == '-' || character == '_'
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,9 @@ pub(super) fn grammar(rule: &Rule) -> Result<TopLevelGrammar, String> {
         }
         Rule::Regex(regex) => Ok(TopLevelGrammar::from_regex(regex)),
         Rule::Json(schema) => json_schema(schema),
-        Rule::Grammar(grammar) if grammar.contains("::=") => Ok(TopLevelGrammar::from_lark(gbnf::to_lark(grammar)?)),
+        Rule::Grammar(grammar) if grammar.contains("::=") => {
+            Ok(TopLevelGrammar::from_lark(gbnf::to_lark(grammar)?))
+        }
         // Its schemas would escape our bounds.
         Rule::Grammar(grammar) if grammar.contains("%json") => {
             Err("'%json' is not supported in a grammar; use 'guided_json'".to_owned())
@@ -30,7 +32,8 @@ pub(super) fn grammar(rule: &Rule) -> Result<TopLevelGrammar, String> {
 }
 
 fn json_schema(schema: &str) -> Result<TopLevelGrammar, String> {
-    let mut schema: Value = serde_json::from_str(schema).map_err(|error| format!("it is not JSON: {error}"))?;
+    let mut schema: Value =
+        serde_json::from_str(schema).map_err(|error| format!("it is not JSON: {error}"))?;
     schema::check(&schema)?;
     if let Some(fields) = schema.as_object_mut() {
         if fields.contains_key("x-guidance") {
@@ -38,7 +41,8 @@ fn json_schema(schema: &str) -> Result<TopLevelGrammar, String> {
         }
         // One line, with or without a space after comma and colon. With white space at will a small model may go on
         // with it until its maximum of tokens is used up.
-        let options = json!({"whitespace_flexible": false, "item_separator": ",[ ]?", "key_separator": ":[ ]?"});
+        let options =
+            json!({"whitespace_flexible": false, "item_separator": ",[ ]?", "key_separator": ":[ ]?"});
         fields.insert("x-guidance".to_owned(), options);
     }
     Ok(TopLevelGrammar::from_json_schema(schema))

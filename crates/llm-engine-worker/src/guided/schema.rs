@@ -76,9 +76,11 @@ impl<'a> Count<'a> {
             }
         }
         together.push(below);
-        let product = together.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor.max(1)));
-        let combines = together.iter().filter(|&&factor| factor > 1).count() > 1
-            || (together.len() > 2 && product > 1);
+        let product = together
+            .iter()
+            .fold(1, |product: u64, &factor| product.saturating_mul(factor.max(1)));
+        let combines =
+            together.iter().filter(|&&factor| factor > 1).count() > 1 || (together.len() > 2 && product > 1);
         if combines && product > self.most {
             return Err("it combines too many alternatives that must hold at the same time".to_owned());
         }
@@ -92,7 +94,9 @@ impl<'a> Count<'a> {
         }
         self.targets.insert(reference, 1);
         // What is not found is refused when it is compiled.
-        let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
+        let target = reference
+            .strip_prefix('#')
+            .and_then(|pointer| self.root.pointer(pointer));
         let alternatives = match target {
             Some(schema) => self.alternatives(schema)?,
             None => 1,
@@ -101,3 +105,6 @@ impl<'a> Count<'a> {
         Ok(alternatives)
     }
 }
+
+#[cfg(test)]
+mod tests;

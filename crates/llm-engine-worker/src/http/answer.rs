@@ -50,7 +50,10 @@ impl AnswerForm {
             ..ChunkChoice::default()
         };
         // The token of this event is counted in the chunk that follows.
-        let before = Usage::new(event.usage.prompt_tokens, event.usage.completion_tokens.saturating_sub(1));
+        let before = Usage::new(
+            event.usage.prompt_tokens,
+            event.usage.completion_tokens.saturating_sub(1),
+        );
         Some(self.chunk(vec![choice], self.continuous_usage.then_some(before)))
     }
 

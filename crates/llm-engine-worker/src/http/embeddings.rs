@@ -75,8 +75,12 @@ fn prepare(front: &Front, body: &[u8]) -> Result<(EmbeddingRequest, Vec<Vec<Llam
         return Err(Refusal::invalid("encoding_format", message));
     }
     let dimensions = front.model.dimensions();
-    if request.dimensions.is_some_and(|asked| usize::try_from(asked) != Ok(dimensions)) {
-        let message = format!("the embeddings of this model have {dimensions} dimensions, and can't have others");
+    if request
+        .dimensions
+        .is_some_and(|asked| usize::try_from(asked) != Ok(dimensions))
+    {
+        let message =
+            format!("the embeddings of this model have {dimensions} dimensions, and can't have others");
         return Err(Refusal::invalid("dimensions", message));
     }
     let texts = text_prompts(&front.model, "input", &request.input)?;

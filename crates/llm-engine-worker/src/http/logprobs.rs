@@ -14,7 +14,9 @@ pub(super) fn logprobs(model: &Model, kind: Kind, likelihood: &Likelihood, offse
         Kind::Chat => {
             let mut content = entry(model, likelihood.token, likelihood.logprob);
             let top = likelihood.top.iter();
-            let top: Vec<Value> = top.map(|&(token, logprob)| entry(model, token, logprob).into()).collect();
+            let top: Vec<Value> = top
+                .map(|&(token, logprob)| entry(model, token, logprob).into())
+                .collect();
             content.insert("top_logprobs".to_owned(), top.into());
             json!({"content": [content], "refusal": null})
         }
@@ -24,7 +26,8 @@ pub(super) fn logprobs(model: &Model, kind: Kind, likelihood: &Likelihood, offse
             let own = (likelihood.token, likelihood.logprob);
             let mut top = Map::new();
             for &(token, logprob) in likelihood.top.iter().chain([&own]) {
-                top.entry(self::text(&model.piece(token))).or_insert_with(|| number(logprob));
+                top.entry(self::text(&model.piece(token)))
+                    .or_insert_with(|| number(logprob));
             }
             let begins = *offset;
             *offset += text.chars().count();
@@ -43,7 +46,10 @@ fn entry(model: &Model, token: LlamaToken, logprob: f32) -> Map<String, Value> {
         ("logprob", number(logprob)),
         ("bytes", bytes.into()),
     ];
-    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 /// A token may be a part of a character, which only its bytes can tell.
@@ -55,3 +61,6 @@ fn text(bytes: &[u8]) -> String {
 fn number(logprob: f32) -> Value {
     f64::from(logprob.max(-9999.0)).into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,10 @@ impl Change {
             }
         }
         for (token, bias) in &self.bias {
-            if let Some(logit) = usize::try_from(token.0).ok().and_then(|token| logits.get_mut(token)) {
+            if let Some(logit) = usize::try_from(token.0)
+                .ok()
+                .and_then(|token| logits.get_mut(token))
+            {
                 *logit += bias;
             }
         }

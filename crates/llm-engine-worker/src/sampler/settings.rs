@@ -42,8 +42,13 @@ impl Settings {
         };
         Ok(Self {
             min_p: number(request, "min_p", |p| (0.0..=1.0).contains(&p), "from 0 to 1")?,
-            repetition_penalty: number(request, "repetition_penalty", |x| x > 0.0 && x <= 10.0, "above 0 and up to 10")?
-                .unwrap_or(1.0),
+            repetition_penalty: number(
+                request,
+                "repetition_penalty",
+                |x| x > 0.0 && x <= 10.0,
+                "above 0 and up to 10",
+            )?
+            .unwrap_or(1.0),
             bias,
             ..Self::from(&request.sampling)
         })
@@ -70,11 +75,17 @@ impl From<&Sampling> for Settings {
 fn read_bias(model: &Model, token: &str, bias: &Value) -> Result<(LlamaToken, f32), Refusal> {
     let refuse = |message: String| Refusal::invalid("logit_bias", message);
     let known = token.parse().ok().and_then(|number| model.token(number));
-    let known = known.ok_or_else(|| refuse(format!("'logit_bias' has '{token}', which is no token of this model")))?;
+    let known = known.ok_or_else(|| {
+        refuse(format!(
+            "'logit_bias' has '{token}', which is no token of this model"
+        ))
+    })?;
     match bias.as_f64() {
         #[expect(clippy::cast_possible_truncation, reason = "it is from -100 to 100")]
         Some(bias) if (-100.0..=100.0).contains(&bias) => Ok((known, bias as f32)),
-        _ => Err(refuse(format!("'logit_bias' of '{token}' is {bias}; it must be a number from -100 to 100"))),
+        _ => Err(refuse(format!(
+            "'logit_bias' of '{token}' is {bias}; it must be a number from -100 to 100"
+        ))),
     }
 }
 
@@ -88,9 +99,15 @@ fn number(
         return Ok(None);
     };
     #[expect(clippy::cast_possible_truncation, reason = "what becomes infinite is refused")]
-    let number = value.as_f64().map(|number| number as f32).filter(|&number| is_right(number));
+    let number = value
+        .as_f64()
+        .map(|number| number as f32)
+        .filter(|&number| is_right(number));
     match number {
         Some(number) => Ok(Some(number)),
-        None => Err(Refusal::invalid(name, format!("'{name}' is {value}; it must be a number {wanted}"))),
+        None => Err(Refusal::invalid(
+            name,
+            format!("'{name}' is {value}; it must be a number {wanted}"),
+        )),
     }
 }
