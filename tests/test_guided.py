@@ -17,22 +17,21 @@ AT_A_TIME = 4
 SUBJECTS = ["the sea", "a dog", "Monday", "winter", "an old car", "music", "Rome", "bread", "the moon", "chess"]
 
 CHOICES = ["positive", "negative", "neutral", "can't say"]
-PATTERN = r"[A-Z][a-z]{2,9}( [a-z]{2,9}){1,4}, (19|20)\d{2}\."
+PATTERN = r"[A-Z][a-z]{2,9}( [a-z]{2,9}){0,2}, (19|20)\d{2}\."
 SCHEMA = {
     "type": "object",
     "properties": {
-        "title": {"type": "string", "minLength": 1, "maxLength": 24},
-        "stars": {"type": "integer", "minimum": 1, "maximum": 5},
-        "price": {"type": ["number", "null"], "minimum": 0, "maximum": 1000},
-        "tags": {"type": "array", "items": {"enum": ["old", "new", "blue"]}, "minItems": 1, "maxItems": 3},
-        "author": {"$ref": "#/$defs/author"},
+        "title": {"type": "string", "minLength": 1, "maxLength": 12},
+        "stars": {"type": ["integer", "null"], "minimum": 1, "maximum": 50},
+        "tags": {"type": "array", "items": {"enum": ["old", "new", 7]}, "minItems": 1, "maxItems": 2},
+        "by": {"$ref": "#/$defs/author"},
     },
-    "required": ["title", "stars", "tags", "author"],
+    "required": ["title", "stars", "tags"],
     "additionalProperties": False,
     "$defs": {
         "author": {
             "type": "object",
-            "properties": {"name": {"type": "string", "pattern": "^[A-Z][a-z]+$", "maxLength": 12}},
+            "properties": {"name": {"type": "string", "pattern": "^[A-Z][a-z]+$", "maxLength": 9}},
             "required": ["name"],
             "additionalProperties": False,
         }
@@ -40,10 +39,10 @@ SCHEMA = {
 }
 GRAMMAR = r"""
 start: sum
-sum: product (("+" | "-") product)~0..3
-product: item (("*" | "/") item)~0..2
+sum: product (("+" | "-") product)~0..2
+product: item (("*" | "/") item)~0..1
 item: NUMBER | NAME | "(" NUMBER "+" NAME ")"
-NUMBER: /[1-9][0-9]{0,3}/
+NUMBER: /[1-9][0-9]{0,2}/
 NAME: /[a-z]{1,5}/
 """
 
@@ -72,11 +71,11 @@ KINDS = {
 }
 
 
-def ask(client, number, form, max_tokens=160):
-    answer = client.chat.completions.create(
+def ask(client, number, form):
+    answer = client.completions.create(
         model="smollm2-135m",
-        messages=[{"role": "user", "content": f"Tell me about {SUBJECTS[number % len(SUBJECTS)]} ({number})."}],
-        max_tokens=max_tokens,
+        prompt=f"About {SUBJECTS[number % len(SUBJECTS)]} ({number}):",
+        max_tokens=100,
         temperature=1,
         seed=number,
         extra_body=form,
@@ -90,7 +89,7 @@ def check_all(server, kind, count):
     client = openai.OpenAI(base_url=f"{server.address}/v1", api_key="root", max_retries=0, timeout=110)
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         choices = list(pool.map(lambda number: ask(client, number, form), range(count)))
-    ended = [choice.message.content for choice in choices if choice.finish_reason == "stop"]
+    ended = [choice.text for choice in choices if choice.finish_reason == "stop"]
     for text in ended:
         check(text)
     print(f"{kind}: {len(ended)} of {count} ended and are valid, {len(set(ended))} different, {count - len(ended)} cut off")

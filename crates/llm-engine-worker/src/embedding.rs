@@ -20,8 +20,12 @@ use crate::engine::backend;
 use crate::model::Model;
 use crate::refusal::Refusal;
 
-/// The most tokens of one step: more at a time is hardly faster, and takes more memory.
-const STEP_TOKENS: usize = 64;
+/// The most tokens of one step: more at a time is hardly faster, and takes more memory, since the model computes the
+/// logits of each as well.
+const STEP_TOKENS: usize = 32;
+
+/// The most tokens of one text. The context takes 23 KiB for each with the built-in model.
+pub(crate) const MAX_TEXT_TOKENS: usize = 1024;
 
 /// How many requests may wait for the one that is being computed.
 const MAX_WAITING: usize = 64;

@@ -7,7 +7,7 @@ use crate::refusal::Refusal;
 const MAX_BYTES: usize = 64 * 1024;
 
 /// A form that the answer must have.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Form {
     /// The field of the request that asks for it.
     pub(crate) param: &'static str,
@@ -15,7 +15,7 @@ pub(crate) struct Form {
 }
 
 /// What the form is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Rule {
     /// One of these texts; there is at least one.
     Choice(Vec<String>),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::generate::register;
 use super::{Front, json, off_loop, read_body};
 use crate::cancel::CancelOnDrop;
+use crate::embedding::MAX_TEXT_TOKENS;
 use crate::generation::text_prompts;
 use crate::refusal::Refusal;
 
@@ -84,9 +85,9 @@ fn prepare(front: &Front, body: &[u8]) -> Result<(EmbeddingRequest, Vec<Vec<Llam
         return Err(Refusal::invalid("dimensions", message));
     }
     let texts = text_prompts(&front.model, "input", &request.input)?;
-    let context = front.model.context_tokens();
-    if let Some(longest) = texts.iter().map(Vec::len).find(|&tokens| tokens > context) {
-        let message = format!("a text of 'input' has {longest} tokens; it may have {context}");
+    let most = front.model.context_tokens().min(MAX_TEXT_TOKENS);
+    if let Some(tokens) = texts.iter().map(Vec::len).find(|&tokens| tokens > most) {
+        let message = format!("a text of 'input' has {tokens} tokens; it may have {most}");
         return Err(Refusal::too_long("input", message));
     }
     let tokens: usize = texts.iter().map(Vec::len).sum();

@@ -52,10 +52,16 @@ async fn a_form_of_the_answer_is_kept_on_every_v1_route() {
     };
     type Check<'a> = &'a dyn Fn(&str) -> bool;
     let forms: [(&str, Value, Check<'_>); 4] = [
-        ("guided_regex", json!("[0-9]{4}"), &|text| text.len() == 4 && text.parse::<u16>().is_ok()),
-        ("guided_choice", json!(["yes", "no"]), &|text| text == "yes" || text == "no"),
+        ("guided_regex", json!("[0-9]{4}"), &|text| {
+            text.len() == 4 && text.parse::<u16>().is_ok()
+        }),
+        ("guided_choice", json!(["yes", "no"]), &|text| {
+            text == "yes" || text == "no"
+        }),
         ("guided_json", schema, &is_true_or_false),
-        ("guided_grammar", json!("root ::= \"a\" | \"b\" root"), &|text| text.trim_start_matches('b') == "a"),
+        ("guided_grammar", json!("root ::= \"a\" | \"b\" root"), &|text| {
+            text.trim_start_matches('b') == "a"
+        }),
     ];
     for (field, value, is_right) in forms {
         for target in [SYNC, STREAM, &SYNC.replace("=m", "=chat")] {
@@ -74,7 +80,11 @@ async fn a_form_that_can_t_be_kept_is_refused_with_the_reason() {
     for (field, value, reason) in [
         ("guided_regex", json!("(a"), "unclosed group"),
         ("guided_choice", json!([]), "at least one text"),
-        ("guided_json", json!({ "not": {} }), "these keywords are not supported: [\"not\"]"),
+        (
+            "guided_json",
+            json!({ "not": {} }),
+            "these keywords are not supported: [\"not\"]",
+        ),
         ("guided_grammar", json!("root = a"), "1("),
     ] {
         for target in [SYNC, STREAM, &SYNC.replace("=m", "=chat")] {
@@ -105,8 +115,15 @@ async fn tokens_and_their_log_probabilities_are_told_whole_and_as_a_stream() {
         let tokens = output["tokens"].as_array().unwrap();
         let names = tokens.iter().map(|token| token["token"].as_str().unwrap());
         assert_eq!(names.collect::<String>(), output["text"].as_str().unwrap());
-        assert!(tokens.iter().all(|token| token["log_prob"].as_f64().unwrap() <= 0.0), "{output}");
-        let frames = Frames::of(server.post(&STREAM.replace("=m", model), &body).await).rest().await;
+        assert!(
+            tokens
+                .iter()
+                .all(|token| token["log_prob"].as_f64().unwrap() <= 0.0),
+            "{output}"
+        );
+        let frames = Frames::of(server.post(&STREAM.replace("=m", model), &body).await)
+            .rest()
+            .await;
         let streamed: Vec<Value> = frames
             .iter()
             .filter_map(|frame| frame.output.as_ref().unwrap().token.as_ref())
