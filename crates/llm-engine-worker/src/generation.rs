@@ -83,9 +83,10 @@ impl Generation {
         };
         let per_prompt = usize::try_from(request.sampling.n.unwrap_or(1)).unwrap_or(usize::MAX);
         if prompts.len().saturating_mul(per_prompt) > MAX_CHOICES {
+            let param = if per_prompt == 1 { "prompt" } else { "n" };
             let message =
                 format!("a request may ask for {MAX_CHOICES} answers, those to all of its prompts together");
-            return Err(Refusal::invalid("n", message));
+            return Err(Refusal::invalid(param, message));
         }
         let longest = prompts.iter().map(Vec::len).max().unwrap_or_default();
         let max_tokens = max_tokens(model, request, longest, default_max_tokens)?;
