@@ -87,7 +87,7 @@ def check_all(server, kind, count):
     """All that ended by themselves must be valid; says how many were cut off."""
     form, check = KINDS[kind]
     client = openai.OpenAI(base_url=f"{server.address}/v1", api_key="root", max_retries=0, timeout=110)
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
+    with client, ThreadPoolExecutor(AT_A_TIME) as pool:
         choices = list(pool.map(lambda number: ask(client, number, form), range(count)))
     ended = [choice.text for choice in choices if choice.finish_reason == "stop"]
     for text in ended:
