@@ -80,6 +80,7 @@ impl Generation {
             Kind::Completion => {
                 text_prompts(model, "prompt", request.field("prompt").unwrap_or(&Value::Null))?
             }
+            Kind::Embedding => return Err(Refusal::unsupported("input", "an embedding as a text")),
         };
         let per_prompt = usize::try_from(request.sampling.n.unwrap_or(1)).unwrap_or(usize::MAX);
         if prompts.len().saturating_mul(per_prompt) > MAX_CHOICES {
@@ -134,7 +135,7 @@ fn top_logprobs(request: &Request) -> Result<Option<usize>, Refusal> {
             }
         },
     };
-    if request.kind == Kind::Completion {
+    if request.kind != Kind::Chat {
         if request.field("top_logprobs").is_some_and(|value| *value != 0) {
             let message = "'top_logprobs' belongs to chats; here 'logprobs' is the number";
             return Err(Refusal::invalid("top_logprobs", message));
@@ -260,6 +261,7 @@ fn max_tokens(
     let param = match request.kind {
         Kind::Chat => "messages",
         Kind::Completion => "prompt",
+        Kind::Embedding => "input",
     };
     let left = context.saturating_sub(prompt_tokens);
     if left == 0 {

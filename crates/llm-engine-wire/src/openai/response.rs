@@ -147,6 +147,7 @@ impl Response {
         let object = match kind {
             Kind::Chat => "chat.completion",
             Kind::Completion => "text_completion",
+            Kind::Embedding => "list",
         };
         Self {
             id: String::new(),
@@ -215,6 +216,7 @@ impl Choice {
         let (message, text) = match kind {
             Kind::Chat => (Some(Message::assistant()), None),
             Kind::Completion => (None, Some(String::new())),
+            Kind::Embedding => (None, None),
         };
         Self {
             index,

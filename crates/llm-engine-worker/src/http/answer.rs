@@ -37,7 +37,7 @@ impl AnswerForm {
     /// The chunk that says who speaks, the first time; only chats have one.
     pub(super) fn role(&mut self, event: &Event) -> Option<Chunk> {
         let said = self.said.get_mut(event.choice)?;
-        if self.kind == Kind::Completion || std::mem::replace(&mut said.has_role, true) {
+        if self.kind != Kind::Chat || std::mem::replace(&mut said.has_role, true) {
             return None;
         }
         let delta = Delta {
@@ -74,7 +74,7 @@ impl AnswerForm {
                     content: Some(event.text),
                 });
             }
-            Kind::Completion => choice.text = Some(event.text),
+            Kind::Completion | Kind::Embedding => choice.text = Some(event.text),
         }
         self.chunk(vec![choice], self.continuous_usage.then_some(event.usage))
     }
@@ -87,7 +87,7 @@ impl AnswerForm {
     fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Usage>) -> Chunk {
         let object = match self.kind {
             Kind::Chat => "chat.completion.chunk",
-            Kind::Completion => "text_completion",
+            Kind::Completion | Kind::Embedding => "text_completion",
         };
         Chunk {
             id: self.id.clone(),

@@ -117,7 +117,7 @@ fn prepare(front: &Front, kind: Kind, body: &[u8]) -> Result<Prepared, Refusal> 
     let number = front.answers.fetch_add(1, Ordering::Relaxed);
     let prefix = match kind {
         Kind::Chat => "chatcmpl",
-        Kind::Completion => "cmpl",
+        Kind::Completion | Kind::Embedding => "cmpl",
     };
     let answer_form = AnswerForm {
         kind,

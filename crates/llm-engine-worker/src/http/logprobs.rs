@@ -20,7 +20,7 @@ pub(super) fn logprobs(model: &Model, kind: Kind, likelihood: &Likelihood, offse
             content.insert("top_logprobs".to_owned(), top.into());
             json!({"content": [content], "refusal": null})
         }
-        Kind::Completion => {
+        Kind::Completion | Kind::Embedding => {
             let text = text(&model.piece(likelihood.token));
             // OpenAI's maps have the token itself even if it is not among the likeliest.
             let own = (likelihood.token, likelihood.logprob);
