@@ -19,6 +19,8 @@ mod counters;
 mod embedding;
 mod engine;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod generation;
 mod guided;
 mod http;
