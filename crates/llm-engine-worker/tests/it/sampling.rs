@@ -96,8 +96,13 @@ async fn what_is_only_as_likely_as_the_likeliest_is_the_likeliest() {
 
 #[tokio::test]
 async fn an_answer_ends_at_a_stop_token() {
+    const STORY: &str = "Once upon a time there was a king who";
     let worker = Running::start();
-    let plain = answer(&worker, &json!({"temperature": 0, "logprobs": 0})).await;
+    let plain = answer(
+        &worker,
+        &json!({"prompt": STORY, "temperature": 0, "logprobs": 0}),
+    )
+    .await;
     let names = plain["logprobs"]["tokens"].as_array().unwrap();
     let (_, counted) = worker
         .client
@@ -105,7 +110,7 @@ async fn an_answer_ends_at_a_stop_token() {
         .await;
     let stopped = answer(
         &worker,
-        &json!({"temperature": 0, "stop_token_ids": counted["tokens"]}),
+        &json!({"prompt": STORY, "temperature": 0, "stop_token_ids": counted["tokens"]}),
     )
     .await;
     let before: String = names
