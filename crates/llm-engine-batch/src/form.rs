@@ -1,10 +1,11 @@
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::{Outcome, RowError};
+use crate::{Format, Input, Outcome, RowError};
 
 /// How the rows of an output are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -61,6 +62,27 @@ struct OpenAiResponse<'a> {
 }
 
 impl Form {
+    /// As the name of the output says: CSV if it ends so, else JSON lines, which are OpenAI's if those of the input are.
+    ///
+    /// # Errors
+    /// If the input can't be read.
+    pub fn of(output: &Path, input: &Input) -> io::Result<Self> {
+        if Format::of(output) == Format::Csv {
+            return Ok(Self::Csv);
+        }
+        let mut rows = input.read()?;
+        let is_of_openai = rows.advance()?.is_some() && rows.row().is_ok_and(|row| row.target.is_some());
+        Ok(if is_of_openai { Self::OpenAi } else { Self::Jsonl })
+    }
+
+    /// What must not change while a run is gone on with, for [`open`](crate::open): this, and what rows have by default.
+    #[must_use]
+    pub fn settings(self, defaults: &Map<String, Value>) -> Value {
+        let mut settings = defaults.clone();
+        settings.insert("form".to_owned(), json!(self));
+        Value::Object(settings)
+    }
+
     pub(crate) fn write_heading(self, output: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Csv => write_cells(output, &COLUMNS),

@@ -4,6 +4,7 @@
 //! - [`Work`] is what is done with a row: whatever has it answered
 //! - [`Journal`] is the file that says what was begun and what came of it. A run that was interrupted, in whatever way, is gone on with
 //!   from there
+//! - [`open`] finds the journal of the run that an output belongs to, or begins one
 //! - [`run`] does what is left
 //! - [`Journal::write_output`] writes the output when all rows have ended, whole or not at all
 //!
@@ -18,6 +19,7 @@ mod input;
 mod journal;
 mod lane;
 mod models;
+mod open;
 mod outcome;
 mod output;
 mod row;
@@ -28,6 +30,7 @@ mod work;
 pub use form::Form;
 pub use input::{Format, Input, Reader, Survey, SurveyError};
 pub use journal::{Header, Journal, JournalError};
+pub use open::{OpenError, open};
 pub use outcome::{Answer, Consequence, Failed, Outcome, RowError, Usage};
 pub use output::{Order, journal_of};
 pub use row::{BadRow, Row};

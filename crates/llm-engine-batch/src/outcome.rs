@@ -81,6 +81,10 @@ pub enum Consequence {
     EndRow,
     /// It may go well another time.
     TryAgain,
+    /// It was refused because there are too many, and nobody said for how long: it comes again, however often.
+    ComeAgain,
+    /// The answer under this name is lost: another one is to be generated, under another.
+    TryAnew,
     /// No row will be answered: the run ends, and can be gone on with later.
     EndRun,
 }

@@ -1,5 +1,6 @@
 //! Runs what is left of a batch: rows are begun as there are places, sent again as they fail, and written down as they end.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::pin::pin;
@@ -47,6 +48,34 @@ pub enum End {
     Outage(RowError),
     /// The server won't answer any row.
     Hopeless(RowError),
+}
+
+impl End {
+    /// One word for it, for programs.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Stopped => "stopped",
+            Self::Deadline => "deadline",
+            Self::MostReached => "most_reached",
+            Self::Outage(_) => "outage",
+            Self::Hopeless(_) => "hopeless",
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Complete => f.write_str("every row has ended"),
+            Self::Stopped => f.write_str("it was interrupted"),
+            Self::Deadline => f.write_str("its time is over"),
+            Self::MostReached => f.write_str("the next row could take more than all may take together"),
+            Self::Outage(error) => write!(f, "nothing was answered: {}", error.message),
+            Self::Hopeless(error) => write!(f, "the server won't answer any row: {}", error.message),
+        }
+    }
 }
 
 /// Why a run could not go on.
@@ -126,6 +155,10 @@ impl<W: Work> Run<'_, W> {
         let mut ticks = 0_u32;
         let mut is_wish_known = false;
         loop {
+            if self.is_late() {
+                self.end = Some(End::Deadline);
+                break;
+            }
             self.begin_rows()?;
             if self.in_flight.is_empty() && (self.end.is_some() || self.is_done()) {
                 break;
@@ -150,10 +183,7 @@ impl<W: Work> Run<'_, W> {
                 Some((pending, result)) = self.in_flight.next(), if !self.in_flight.is_empty() => {
                     self.arrived(pending, result)?;
                 }
-                () = &mut deadline, if self.settings.deadline.is_some() => {
-                    self.end = Some(End::Deadline);
-                    break;
-                }
+                () = &mut deadline, if self.settings.deadline.is_some() => {}
                 () = &mut timer, if wakes_at.is_some() => {}
                 _ = tick.tick() => {
                     ticks = ticks.wrapping_add(1);
@@ -173,6 +203,11 @@ impl<W: Work> Run<'_, W> {
         self.tally.in_flight = 0;
         observe(&self.tally);
         Ok(self.end.unwrap_or(End::Complete))
+    }
+
+    fn is_late(&self) -> bool {
+        let deadline = self.settings.deadline;
+        deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     fn is_done(&self) -> bool {
@@ -213,7 +248,7 @@ impl<W: Work> Run<'_, W> {
         let mut pending = waiting.pending(sender);
         pending.round = self.journal.known().first_round();
         if let Some(open) = self.journal.known().open(pending.row.number) {
-            pending.round = open.begun.round;
+            pending.round = open.round;
             pending.may_be_done = true;
             self.tally.resent += 1;
         }
@@ -237,7 +272,7 @@ impl<W: Work> Run<'_, W> {
             match rows.row() {
                 Ok(row) => {
                     let open = self.journal.known().open(number);
-                    let sender = open.map(|open| open.begun.sender.min(self.settings.senders - 1));
+                    let sender = open.map(|open| open.sender.min(self.settings.senders - 1));
                     self.models.add(Waiting { row, sender });
                 }
                 Err(bad) => self.bad_row_ends(number, bad)?,
@@ -267,11 +302,9 @@ impl<W: Work> Run<'_, W> {
     fn send(&mut self, mut pending: Pending) -> Result<(), RunError> {
         let Pending { sender, round, .. } = pending;
         let row = pending.row.number;
-        // A row that is sent a second time in a round is written down again: so a third program knows as well.
-        let open = self.journal.known().open(row);
-        let is_new_round = open.is_none_or(|open| open.begun.round != round);
-        if pending.sent == 0 || pending.may_be_done || is_new_round {
-            self.journal.row_begins(Begun { row, round, sender })?;
+        let begun = Begun { row, round, sender };
+        if self.journal.known().open(row) != Some(begun) {
+            self.journal.row_begins(begun)?;
         }
         pending.sent += 1;
         let request = Request {
@@ -318,6 +351,16 @@ impl<W: Work> Run<'_, W> {
                 Ok(())
             }
             Consequence::TryAgain => self.try_again(pending, failed.error),
+            Consequence::ComeAgain => {
+                lane.answered();
+                lane.retry_at_once(pending, Instant::now());
+                Ok(())
+            }
+            Consequence::TryAnew => {
+                lane.answered();
+                pending.may_be_done = true;
+                self.try_anew(pending, failed.error)
+            }
         }
     }
 
@@ -346,23 +389,24 @@ impl<W: Work> Run<'_, W> {
         Ok(())
     }
 
-    /// Another answer is asked for, under another name: under the old one the same would come.
     fn will_not_do(&mut self, mut pending: Pending, answer: &Answer, what: String) -> Result<(), RunError> {
-        let now = Instant::now();
-        pending.attempts += 1;
         pending.spent.add(&answer.usage);
+        pending.may_be_done = false;
         self.in_vain.add(&answer.usage);
         self.tally.usage.add(&answer.usage);
+        self.try_anew(pending, RowError::new("invalid_answer", what))
+    }
+
+    /// Another answer is asked for, under another name: under the old one the same would come.
+    fn try_anew(&mut self, mut pending: Pending, error: RowError) -> Result<(), RunError> {
+        pending.attempts += 1;
+        pending.round += 1;
         self.tally.failed_attempts += 1;
         if pending.attempts >= self.settings.max_attempts {
-            return self.row_has_failed(&pending, RowError::new("invalid_answer", what));
+            return self.row_has_failed(&pending, error);
         }
-        pending.round += 1;
-        pending.may_be_done = false;
-        let sender = pending.sender;
-        self.models
-            .lane(&pending.row.clone(), sender)
-            .retry_at_once(pending, now);
+        let lane = self.models.lane(&pending.row.clone(), pending.sender);
+        lane.retry_at_once(pending, Instant::now());
         Ok(())
     }
 

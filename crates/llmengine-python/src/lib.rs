@@ -3,6 +3,7 @@
 
 mod attempts;
 mod backoff;
+mod batch;
 mod budget;
 mod call;
 mod delivery;

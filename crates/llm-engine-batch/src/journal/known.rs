@@ -10,7 +10,7 @@ pub(crate) struct Known {
     ended: Bits,
     failed: Bits,
     /// Rows that were sent and have not ended.
-    open: BTreeMap<u64, Open>,
+    open: BTreeMap<u64, Begun>,
     usage: Usage,
     doubles: u64,
     reopened: u32,
@@ -19,14 +19,6 @@ pub(crate) struct Known {
 
 /// How many rounds a row can have before the ones that failed are opened again.
 const ROUNDS: u32 = 1 << 16;
-
-/// A row that was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Open {
-    pub(crate) begun: Begun,
-    /// Whether it was sent in this round before, without an answer.
-    pub(crate) was_sent_before: bool,
-}
 
 impl Known {
     pub(super) fn learn(&mut self, line: &Line) {
@@ -43,13 +35,7 @@ impl Known {
         if self.has_ended(begun.row) {
             return;
         }
-        let before = self.open.get(&begun.row);
-        let was_sent_before = before.is_some_and(|open| open.begun.round == begun.round);
-        let open = Open {
-            begun,
-            was_sent_before,
-        };
-        self.open.insert(begun.row, open);
+        self.open.insert(begun.row, begun);
         self.is_written = false;
     }
 
@@ -80,7 +66,7 @@ impl Known {
     }
 
     /// If it was sent and has not ended: how.
-    pub(crate) fn open(&self, row: u64) -> Option<Open> {
+    pub(crate) fn open(&self, row: u64) -> Option<Begun> {
         self.open.get(&row).copied()
     }
 

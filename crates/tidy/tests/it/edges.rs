@@ -12,12 +12,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("llm-engine-retry", &[]),
     ("llm-engine-wire", &[]),
     ("llm-engine-worker", &["llm-engine-wire"]),
-    ("llm-engine-client", &["llm-engine-retry", "llm-engine-wire"]),
+    ("llm-engine-batch", &["llm-engine-retry"]),
+    (
+        "llm-engine-client",
+        &["llm-engine-batch", "llm-engine-retry", "llm-engine-wire"],
+    ),
     ("llm-engine-gateway", &["llm-engine-limit", "llm-engine-wire"]),
     ("llm-engine-server", &["llm-engine-gateway", "llm-engine-wire"]),
     (
         "llm-engine",
         &[
+            "llm-engine-batch",
             "llm-engine-client",
             "llm-engine-gateway",
             "llm-engine-server",
@@ -26,7 +31,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("gateway-bench", &[]),
-    ("llmengine-python", &["llm-engine-client", "llm-engine-retry"]),
+    (
+        "llmengine-python",
+        &["llm-engine-batch", "llm-engine-client", "llm-engine-retry"],
+    ),
     ("scripted-upstream", &[]),
     ("tidy", &[]),
 ];
@@ -75,6 +83,7 @@ const IMPURE_STD: &[&str] = &[
 
 /// What a crate must not use, directly or through others.
 const MUST_NOT_USE: &[(&str, &[&str])] = &[
+    ("llm-engine-batch", &["axum", "clap", "http", "hyper", "reqwest"]),
     ("llm-engine-client", &["axum", "clap", "aws-lc-rs", "openssl"]),
     ("llm-engine-gateway", &["axum", "clap"]),
     ("llm-engine-server", &["clap"]),
