@@ -61,11 +61,11 @@ class Misfortune:
 
     def _before(self, kills, server):
         """Storms every tenth time; two restarts of the server, and a full disk, at their times."""
-        server.storm = kills % 10 == 3
         if kills in (self._kills // 3, 2 * self._kills // 3):
             server.restart()
         if kills == self._kills // 2:
             self._fill_disk(server)
+        server.storm = kills % 10 == 3
 
     def _fill_disk(self, server):
         journal = self._folder / "answers.jsonl.journal"
@@ -125,7 +125,7 @@ def test_a_disk_that_is_full_is_told_and_gone_on_from(tmp_path):
         mount -t tmpfs -o size={size}k tmpfs "$0"
         [ ! -e "$1" ] || cp "$1" "$0/answers.jsonl.journal"
         code=0
-        shift 2
+        shift
         "$@" || code=$?
         cp "$0"/answers.* "$KEPT"
         exit $code

@@ -36,7 +36,7 @@ impl Report {
     }
 
     pub(super) fn ended(&mut self, end: &End) {
-        let is_sample = end == End::Complete && self.tally.ended < self.tally.rows;
+        let is_sample = *end == End::Complete && self.tally.ended < self.tally.rows;
         let word = if is_sample { "sampled" } else { end.word() };
         self.end = (word, Some(end.to_string()));
     }
@@ -105,7 +105,7 @@ impl Report {
     fn to_table(&self) -> Table {
         let Self { tally, session, .. } = self;
         let mut table = Table::new();
-        table.load_preset(NOTHING);
+        table.load_style(NOTHING);
         let mut row = |name: &str, value: String| {
             table.add_row([name.to_owned(), value]);
         };
