@@ -60,10 +60,13 @@ class Faulty:
 
     async def _close(self):
         self._server.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # A connection that was accepted just now becomes a task a little later.
+        for _ in range(3):
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0.01)
 
     async def _serve(self, reader, writer):
         self._tasks.add(asyncio.current_task())

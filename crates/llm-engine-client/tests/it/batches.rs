@@ -183,7 +183,7 @@ async fn each_failure_has_its_consequence() {
     // It is no answer.
     let request = row(None, json!({ "messages": [] }));
     let failed = sent(&sender, &mut server, request, |exchange| {
-        exchange.answer(200, &[], json!([]))
+        exchange.answer(200, &[], json!([]));
     });
     assert_eq!(failed.await.unwrap_err().consequence, Consequence::TryAgain);
     // Without a model there is nobody to ask.

@@ -66,7 +66,7 @@ impl Report {
         match &self.end {
             ("complete", _) => eprintln!("complete: {}", out.display()),
             ("sampled", _) => {
-                eprintln!("sampled: {missing} of {rows} rows are left; without --sample they are run")
+                eprintln!("sampled: {missing} of {rows} rows are left; without --sample they are run");
             }
             (_, what) => {
                 let what = what.as_deref().unwrap_or_default();
