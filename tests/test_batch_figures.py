@@ -107,16 +107,16 @@ def run_counted(folder, url, *arguments):
 
 
 async def with_openai(url, rows, concurrency):
-    client = openai.AsyncOpenAI(base_url=url, api_key="k")
     places = asyncio.Semaphore(concurrency)
 
-    async def ask(number):
+    async def ask(client, number):
         async with places:
             messages = [{"role": "user", "content": f"p{number}"}]
             answer = await client.chat.completions.create(model="m", messages=messages)
             return answer.choices[0].message.content
 
-    return await asyncio.gather(*map(ask, range(rows)))
+    async with openai.AsyncOpenAI(base_url=url, api_key="k") as client:
+        return await asyncio.gather(*(ask(client, number) for number in range(rows)))
 
 
 @pytest.mark.soak

@@ -62,7 +62,7 @@ fn killed_at_any_byte_of_the_journal_every_row_is_answered_once_and_none_is_sent
         sent.sort_unstable();
         let expected: Vec<u64> = (0..ROWS as u64).filter(|row| !had_ended.contains(row)).collect();
         assert_eq!(sent, expected, "after {length} bytes");
-        assert_eq!(tally.ended_now as usize, expected.len());
+        assert_eq!(tally.ended_now, expected.len() as u64);
         fs::remove_file(folder.output()).unwrap();
     }
 }
@@ -239,7 +239,7 @@ async fn crash_again_and_again(crashes: &[Crash], rows: usize, order: Order) {
     }
     let (end, tally) = folder.go_on_as(&server, &settings).await.unwrap();
     assert_eq!(end, End::Complete);
-    assert_eq!((tally.ended as usize, tally.failed), (rows, u64::from(rows > 4)));
+    assert_eq!((tally.ended, tally.failed), (rows as u64, u64::from(rows > 4)));
     let answers = folder.rows(order);
     assert_each_once(&answers, rows);
     if order == Order::Input {

@@ -16,13 +16,19 @@ use tokio::time::sleep;
 /// What the server does with an attempt.
 pub(crate) type Says = Result<Answer, Failed>;
 
+/// How it decides about one, of which it is told the number for its row.
+type Decides = dyn Fn(&Request, u32) -> Says + Send + Sync;
+
+/// What says whether an answer will do.
+type Checks = fn(&Answer) -> Result<(), String>;
+
 /// A server that keeps answers by their key, as ours does, until it is restarted.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) seen: Arc<Mutex<Seen>>,
     pub(crate) takes: Duration,
-    pub(crate) says: Arc<dyn Fn(&Request, u32) -> Says + Send + Sync>,
-    pub(crate) check: Option<fn(&Answer) -> Result<(), String>>,
+    pub(crate) says: Arc<Decides>,
+    pub(crate) check: Option<Checks>,
     pub(crate) bound: Usage,
 }
 
