@@ -29,7 +29,6 @@ pub struct Sender {
     form: Form,
     prices: Prices,
     check: Option<Check>,
-    line_suffix: String,
     refusals: Arc<AtomicU64>,
 }
 
@@ -94,7 +93,6 @@ impl Sender {
             form,
             prices: Prices::default(),
             check: None,
-            line_suffix: String::new(),
             refusals: Arc::default(),
         })
     }
@@ -110,16 +108,6 @@ impl Sender {
     pub fn check(self, check: Box<CheckText>) -> Self {
         Self {
             check: Some(Check(check)),
-            ..self
-        }
-    }
-
-    /// Lets rows stand in lines of their own, whose names end with this: for a process that was forked, and must not stand in one
-    /// that its parent moves on.
-    #[must_use]
-    pub fn line_suffix(self, line_suffix: impl Into<String>) -> Self {
-        Self {
-            line_suffix: line_suffix.into(),
             ..self
         }
     }
@@ -172,13 +160,11 @@ impl Sender {
 
 impl Work for Sender {
     async fn send(&self, request: Request) -> Result<Answer, Failed> {
-        let call = requests::call(self.dialect, &request.row, &self.defaults, &self.line_suffix).map_err(
-            |what| Failed {
-                error: RowError::new("invalid_row", what),
-                consequence: Consequence::EndRow,
-                may_be_done: false,
-            },
-        )?;
+        let call = requests::call(self.dialect, &request.row, &self.defaults).map_err(|what| Failed {
+            error: RowError::new("invalid_row", what),
+            consequence: Consequence::EndRow,
+            may_be_done: false,
+        })?;
         let refusals = self.refusals.clone();
         let call = call
             .idempotency_key(request.key)

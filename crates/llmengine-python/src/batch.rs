@@ -100,10 +100,7 @@ impl Run {
         on_progress: Option<Py<PyAny>>,
     ) -> PyResult<(&'static str, String, Progress)> {
         let engine = Engine::of_process(py)?;
-        let mut sender = self
-            .sender()?
-            .prices(self.prices)
-            .line_suffix(engine.line_name(""));
+        let mut sender = self.sender(engine)?.prices(self.prices);
         if let Some(check) = check {
             sender = sender.check(Box::new(move |text| checked(&check, text)));
         }
@@ -151,9 +148,12 @@ impl Run {
 }
 
 impl Run {
-    fn sender(&self) -> PyResult<Sender> {
+    fn sender(&self, engine: &Engine) -> PyResult<Sender> {
         let (url, dialect) = &self.servers;
-        let clients = self.api_keys.iter().map(|key| Client::builder(url).api_key(key));
+        let clients = self
+            .api_keys
+            .iter()
+            .map(|key| Client::builder(url).api_key(key).lines(engine.lines()));
         let sender = Sender::new(clients, *dialect, self.defaults.clone(), self.form);
         sender.map_err(|error| PyValueError::new_err(error.to_string()))
     }

@@ -35,12 +35,7 @@ const SYNC: &str = "/v1/llm/completions-sync";
 const NAMES: [(&str, &str); 2] = [("max_new_tokens", "max_tokens"), ("stop_sequences", "stop")];
 
 /// The call for a row, or what is wrong with it.
-pub(super) fn call(
-    dialect: Dialect,
-    row: &Row,
-    defaults: &Map<String, Value>,
-    line_suffix: &str,
-) -> Result<Call, String> {
+pub(super) fn call(dialect: Dialect, row: &Row, defaults: &Map<String, Value>) -> Result<Call, String> {
     let mut fields = row.fields.clone();
     for (name, value) in defaults {
         if !fields.contains_key(name) {
@@ -70,8 +65,7 @@ pub(super) fn call(
         Dialect::OpenAi { has_version: false } => target.strip_prefix("/v1").unwrap_or(target),
         _ => target,
     };
-    let line = format!("{model}{line_suffix}");
-    let call = Call::post(path, Value::Object(fields).to_string()).model(line);
+    let call = Call::post(path, Value::Object(fields).to_string()).model(&model);
     Ok(if target == SYNC {
         call.query("model_endpoint_name", model)
     } else {
