@@ -9,6 +9,9 @@ export LLM_ENGINE_BIN="${LLM_ENGINE_BIN:-${CARGO_TARGET_DIR:-target}/release/llm
 # The same build as in scripts/test.sh.
 executable=(--release -p llm-engine --features worker)
 
+# One of them opens 10,000 connections.
+ulimit -n "$(ulimit -H -n)"
+
 cargo build "${executable[@]}"
 # What batches are measured against.
 cargo build --release -p gateway-bench

@@ -11,8 +11,12 @@ mod model_file;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
 
 use commands::Usage;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// An LLM completion API that says no well.
 #[derive(Debug, Parser)]
@@ -62,9 +66,9 @@ The log is set by LLM_ENGINE_LOG, for example LLM_ENGINE_LOG=debug.";
 
 fn main() -> ExitCode {
     let Arguments { log_format, command } = Arguments::parse();
-    logging::start(log_format);
+    let log = logging::start(log_format);
     let result = match command {
-        Command::Serve(arguments) => commands::serve::run(&arguments, log_format).map(done),
+        Command::Serve(arguments) => commands::serve::run(&arguments, log_format, &log).map(done),
         Command::Complete(arguments) => commands::complete::run(&arguments).map(done),
         Command::Batch(command) => commands::batch::run(&command),
         Command::Explain(arguments) => commands::explain::run(&arguments).map(done),

@@ -63,11 +63,6 @@ impl Engine {
         })
     }
 
-    /// The lines in which all calls of this process stand.
-    pub(crate) fn lines(&self) -> Lines {
-        self.lines.clone()
-    }
-
     pub(crate) fn client(&self, base_url: &str, api_key: &str) -> PyResult<Client> {
         let mut clients = lock(&self.clients);
         let key = (base_url.to_owned(), api_key.to_owned());

@@ -3,7 +3,6 @@
 
 mod attempts;
 mod backoff;
-mod batch;
 mod budget;
 mod call;
 mod delivery;

@@ -10,8 +10,6 @@ mod _native {
     #[pymodule_export]
     use crate::backoff::{Backoff, Waits};
     #[pymodule_export]
-    use crate::batch::{Progress, Run};
-    #[pymodule_export]
     use crate::budget::Budget;
     #[pymodule_export]
     use crate::call::{Answer, Call, Running};

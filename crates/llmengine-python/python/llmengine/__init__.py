@@ -9,7 +9,6 @@ from ._defaults import Defaults, defaults
 from ._for_others import hinted, wait_for_hint
 from ._native import Attempt, Backoff, Budget, Stop, Waits, __version__
 from ._retry import retry
-from .batch import Batch, BatchResult
 from .completion import Completion
 from .data_types import (
     BatchCompletionsJob,
@@ -62,11 +61,9 @@ from .model import Model
 __all__ = (
     "Attempt",
     "Backoff",
-    "Batch",
     "BatchCompletionsJob",
     "BatchCompletionsJobStatus",
     "BatchCompletionsModelConfig",
-    "BatchResult",
     "Budget",
     "CancelFineTuneResponse",
     "ChatCompletionV2Request",

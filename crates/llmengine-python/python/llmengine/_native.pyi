@@ -11,8 +11,6 @@ __all__ = [
     "Call",
     "Events",
     "Line",
-    "Progress",
-    "Run",
     "Running",
     "Stop",
     "Waits",
@@ -207,49 +205,3 @@ def flush(most: float | timedelta) -> None: ...
 def hint_from_headers(headers: dict[str, str]) -> float | None: ...
 def reseed(seed: int) -> None: ...
 def stop_deliveries() -> None: ...
-
-@final
-class Progress:
-    """How far a batch has come."""
-
-    @property
-    def rows(self) -> int: ...
-    @property
-    def ended(self) -> int: ...
-    @property
-    def errors(self) -> int: ...
-    @property
-    def in_flight(self) -> int: ...
-    @property
-    def input_tokens(self) -> int: ...
-    @property
-    def output_tokens(self) -> int: ...
-    @property
-    def usd(self) -> float: ...
-    @property
-    def may_be_generated_twice(self) -> int: ...
-
-@final
-class Run:
-    """A run of a batch."""
-
-    def __new__(
-        cls,
-        input: str,
-        output: str,
-        *,
-        base_url: str,
-        is_openai: bool,
-        api_keys: list[str],
-        defaults: str,
-        ordered: bool,
-        concurrency: int,
-        max_attempts: int,
-        patience: float | timedelta,
-        deadline: float | timedelta | None,
-        max_tokens: int | None,
-        max_nano_usd: int | None,
-        nano_usd_per_input_token: int,
-        nano_usd_per_output_token: int,
-    ) -> Run: ...
-    def run(self, retry_failed: bool, check: Any, on_progress: Any) -> tuple[str, str, Progress]: ...

@@ -17,7 +17,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "llm-engine-client",
         &["llm-engine-batch", "llm-engine-retry", "llm-engine-wire"],
     ),
-    ("llm-engine-gateway", &["llm-engine-limit", "llm-engine-wire"]),
+    (
+        "llm-engine-gateway",
+        &["llm-engine-limit", "llm-engine-retry", "llm-engine-wire"],
+    ),
     ("llm-engine-server", &["llm-engine-gateway", "llm-engine-wire"]),
     (
         "llm-engine",
@@ -30,11 +33,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "llm-engine-worker",
         ],
     ),
+    ("fuzz-input", &[]),
     ("gateway-bench", &[]),
-    (
-        "llmengine-python",
-        &["llm-engine-batch", "llm-engine-client", "llm-engine-retry"],
-    ),
+    ("llmengine-python", &["llm-engine-client", "llm-engine-retry"]),
     ("scripted-upstream", &[]),
     ("tidy", &[]),
 ];
