@@ -457,7 +457,7 @@ const PATIENCE: f64 = 1.5;
 /// Nobody is told to come back before.
 const SOONEST: Duration = Duration::from_millis(500);
 /// Times are promised for all that the models get done but for one part in so many more.
-const SPARE: u64 = 10;
+const SPARE: u64 = 4;
 /// By how much of the models' time a caller may be behind others that wait and still catch up.
 const CREDIT: Duration = Duration::from_secs(3);
 /// Below this part of what was in flight lately it is quiet.
