@@ -78,8 +78,9 @@ fn class_of(amount: u64) -> usize {
     } else {
         (amount << (2 - octave)) & 3
     };
-    // Below 256.
-    octave as usize * 4 + quarter as usize
+    #[expect(clippy::cast_possible_truncation, reason = "below 4")]
+    let quarter = quarter as usize;
+    octave as usize * 4 + quarter
 }
 
 #[cfg(test)]

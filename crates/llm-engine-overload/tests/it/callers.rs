@@ -31,7 +31,7 @@ fn two_callers_that_always_wait_are_served_alike_at_every_moment() {
         .seconds
         .iter()
         .filter_map(|second| match second.served[..] {
-            [one, other] => Some(one as i64 - other as i64),
+            [one, other] => Some(one.cast_signed() - other.cast_signed()),
             _ => None,
         });
     let (least, most) = ahead.fold((0, 0), |(least, most), ahead| (ahead.min(least), ahead.max(most)));

@@ -15,12 +15,12 @@ const CAPACITY: f64 = 8.8;
 
 fn adaptive() -> Limit {
     Limit::Adaptive {
-        most: NonZeroU32::new(1_000).unwrap(),
+        most: NonZeroU32::new(1_000).expect("above 0"),
     }
 }
 
 fn fixed(limit: u32) -> Limit {
-    Limit::Fixed(NonZeroU32::new(limit).unwrap())
+    Limit::Fixed(NonZeroU32::new(limit).expect("above 0"))
 }
 
 /// Two callers that offer so many times the capacity.
