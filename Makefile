@@ -15,7 +15,7 @@ help:
 	@echo 'make bench-gateway  what a request through the server costs, beside going direct, nginx, a bare proxy and vllm-router'
 	@echo 'make lint    format and lints only'
 	@echo 'make fmt     format the Rust code'
-	@echo 'make clean   remove what was built and both .venv; the fetched model stays in the cache folder'
+	@echo 'make clean   remove what was built and installed here; the fetched model stays in the cache folder'
 
 run:
 	@scripts/setup.sh build
@@ -56,4 +56,4 @@ fmt:
 
 clean:
 	cargo clean
-	rm -rf .venv .venv-package .venv-bench dist
+	rm -rf .venv .venv-package .venv-bench dist tests/node/node_modules

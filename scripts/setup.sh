@@ -5,7 +5,7 @@
 #   scripts/setup.sh lint    that, rustfmt and clippy
 #   scripts/setup.sh wheel   what `make run` needs, and .venv-package with what builds and tests the Python package
 #   scripts/setup.sh bench   what `make run` needs, nginx, wrk, and .venv-bench with the router that we are measured beside
-#   scripts/setup.sh test    all of that, and .venv with the packages of tests/requirements.txt
+#   scripts/setup.sh test    all of that, .venv with the packages of tests/requirements.txt, and those of tests/node
 #
 # What is missing is installed with apt-get, as root or through a sudo that asks for no password. Where that
 # cannot be, cmake and libclang are taken from the Python index into .venv/tools; scripts/with-tools.sh finds
@@ -190,6 +190,19 @@ get_python_packages() {
     cp "$list" "$installed"
 }
 
+# As above: what is installed is known by the copy of its list.
+get_node_packages() {
+    local list="$1/package-lock.json" installed="$1/node_modules/installed-lock.json"
+    if cmp -s "$list" "$installed"; then
+        return
+    fi
+    have node && have npm || stop "Node 20 with npm is missing: install it from https://nodejs.org, then make again"
+    say "installing the Node packages of $list"
+    npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error >&2 \
+        || stop "the packages of $list could not be installed; see above, then make again"
+    cp "$list" "$installed"
+}
+
 # --- The levels ----------------------------------------------------------------------------------------
 
 level="${1:-build}"
@@ -216,4 +229,5 @@ if [[ "$level" == bench ]]; then
 fi
 if [[ "$level" == test ]]; then
     get_python_packages .venv tests/requirements.txt
+    get_node_packages tests/node
 fi

@@ -49,9 +49,12 @@ step "gateway without the model runner" cargo check --release -p llm-engine
 step "documentation tests" cargo test "${everything[@]}" --doc
 rust_tests
 step "Python tests" .venv/bin/python -m pytest tests
+step "Node tests" node --test --test-reporter=spec tests/node/
 step "Python package: wheel" scripts/wheel.sh install
 step "Python package: types" scripts/package-types.sh
 step "Python package: tests" .venv-package/bin/python -m pytest crates/llmengine-python/tests
 # What holds for the published client holds for this one.
 step "Python package: as the published client" .venv-package/bin/python -m pytest \
     tests/test_published_client.py tests/test_examples.py
+# Beside the published client there is only an older one.
+step "OpenAI's newest client" .venv-package/bin/python -m pytest tests/test_openai_client.py tests/test_openai_deployed.py

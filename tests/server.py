@@ -22,7 +22,7 @@ listen = "127.0.0.1:0"
 
 MODEL = """
 [models.smollm2-135m]
-aliases = ["llama-7b"]
+aliases = ["llama-7b", "org/llama-7b"]
 {source}
 chat_template_for_prompts = true
 """

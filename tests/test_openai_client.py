@@ -10,8 +10,20 @@ CHAT = {"model": "smollm2-135m", "messages": MESSAGES, "max_tokens": 24, "temper
 COMPLETION = {"model": "smollm2-135m", "prompt": "The sky is", "max_tokens": 12, "temperature": 0}
 
 
-def client(server, key="root"):
-    return openai.OpenAI(base_url=f"{server.address}/v1", api_key=key, max_retries=0, timeout=60)
+made = []
+
+
+@pytest.fixture(autouse=True)
+def close_clients():
+    """Left to be collected, a connection is a warning, at any time and in any test."""
+    yield
+    while made:
+        made.pop().close()
+
+
+def client(server, key="root", version="v1"):
+    made.append(openai.OpenAI(base_url=f"{server.address}/{version}", api_key=key, max_retries=0, timeout=60))
+    return made[-1]
 
 
 def check_usage(usage, limit):
@@ -105,8 +117,8 @@ def test_a_refusal_says_when_to_come_back(used_up_server, stream):
     assert "one-an-hour" in raised.value.body["message"]
 
 
-def client_of_v2(server, key="root"):
-    return openai.OpenAI(base_url=f"{server.address}/v2", api_key=key, max_retries=0, timeout=60)
+def client_of_v2(server):
+    return client(server, version="v2")
 
 
 def test_v2_answers_whole_and_as_a_stream(server):

@@ -1,8 +1,11 @@
 """The Python client that LLM Engine publishes, unmodified."""
 
 import asyncio
+import io
 
 import pytest
+from server import Server, model_at
+from upstream import Answer, Upstream, answered
 
 QUESTION = {"model": "llama-7b", "prompt": "Why is the sky blue?", "max_new_tokens": 24, "temperature": 0}
 
@@ -62,10 +65,10 @@ def test_models_are_listed(server, published_client):
     assert "smollm2-135m" in [model.name for model in models]
 
 
-@pytest.mark.parametrize("name", ["smollm2-135m", "llama-7b"])
+@pytest.mark.parametrize("name", ["smollm2-135m", "llama-7b", "org/llama-7b"])
 def test_a_model_is_described(server, published_client, name):
     model = published_client(server.address).Model.get(name)
-    assert model.status == "READY"
+    assert (model.name, model.status) == (name, "READY")
 
 
 def test_an_unknown_model_is_not_found(server, published_client):
@@ -114,11 +117,103 @@ def test_there_are_no_fine_tunes(server, published_client):
             ask("ft-none")
 
 
-def test_what_needs_a_gpu_cluster_says_so(server, published_client):
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda it: it.Model.create("m", "llama-2-7b", inference_framework_image_tag="0.2.1"),
+        lambda it: it.Model.update("smollm2-135m", max_workers=2),
+        lambda it: it.Model.delete("smollm2-135m"),
+        lambda it: it.Model.delete("org/llama-7b"),
+        lambda it: it.Model.download("smollm2-135m"),
+        lambda it: it.FineTune.create(model="smollm2-135m", training_file="file-none"),
+    ],
+)
+def test_what_needs_a_gpu_cluster_says_so(server, published_client, ask):
     llmengine = published_client(server.address)
-    with pytest.raises(llmengine.errors.ServerError, match="needs a GPU cluster"):
-        llmengine.Model.download("smollm2-135m")
-    with pytest.raises(llmengine.errors.ServerError, match="needs a GPU cluster"):
-        llmengine.Model.delete("smollm2-135m")
-    with pytest.raises(llmengine.errors.ServerError, match="needs a GPU cluster"):
-        llmengine.FineTune.create(model="smollm2-135m", training_file="file-none")
+    with pytest.raises(llmengine.errors.ServerError, match="needs a GPU cluster") as raised:
+        ask(llmengine)
+    assert "status_code=501" in str(raised.value)
+
+
+def batch(it, use_v2):
+    content = {"prompts": ["Why?"], "max_new_tokens": 4, "temperature": 0}
+    return it.Completion.batch_create(
+        output_data_path="out.json",
+        model_config=it.data_types.CreateBatchCompletionsModelConfig(model="smollm2-135m", labels={}),
+        content=it.data_types.CreateBatchCompletionsV1RequestContent(**content),
+        use_v2=use_v2,
+    )
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda it: batch(it, use_v2=False),
+        lambda it: batch(it, use_v2=True),
+        lambda it: it.Completion.get_batch_completion("b"),
+        lambda it: it.Completion.cancel_batch_completion("b"),
+        lambda it: it.File.upload(io.BytesIO(b"prompt,response")),
+        lambda it: it.File.list(),
+        lambda it: it.File.get("f"),
+        lambda it: it.File.delete("f"),
+        lambda it: it.File.download("f"),
+    ],
+)
+def test_what_is_not_served_yet_says_so(server, published_client, ask):
+    llmengine = published_client(server.address)
+    with pytest.raises(llmengine.errors.ServerError, match="yet"):
+        ask(llmengine)
+
+
+@pytest.fixture(scope="module")
+def failing_server(tmp_path_factory):
+    """A server whose models fail with the status that their upstream is asked for by the prompt, and a budget that is spent."""
+
+    def fail(asked):
+        status = int(asked.json["prompt"]) if asked.body else 200
+        return answered(asked) if status == 200 else Answer({"error": {"message": "broken"}}, status)
+
+    with Upstream() as upstream:
+        upstream.answer = fail
+        with Server(tmp_path_factory.mktemp("failing"), ONE_LONG_ANSWER, model_at(upstream.url)) as running:
+            yield running
+
+
+# Short answers are not limited.
+ONE_LONG_ANSWER = """
+[[policies]]
+name = "budget"
+output_tokens = { limit = 1000, window = "calendar-month" }
+"""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_failure_behind_the_server_is_a_server_error(
+    failing_server, published_client, monkeypatch, status, stream
+):
+    llmengine = published_client(failing_server.address)
+    if hasattr(llmengine, "defaults"):
+        # Our package would try again; the published client has nothing to set.
+        monkeypatch.setattr(llmengine.defaults, "max_retries", 0)
+    with pytest.raises(llmengine.errors.ServerError):
+        answer = llmengine.Completion.create(**{**QUESTION, "prompt": str(status)}, stream=stream)
+        if stream:
+            list(answer)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "said"),
+    [
+        ({"max_new_tokens": 1001}, "BadRequestError", "budget"),
+        ({"temperature": 0, "top_k": 5}, "BadRequestError", "top_k and top_p can't be enabled"),
+        ({"temperature": 0.5, "top_k": 0}, "BadRequestError", "top_k needs to be strictly positive"),
+        ({"guided_regex": "a", "guided_choice": ["a"]}, "BadRequestError", "Only one of guided_json"),
+    ],
+)
+def test_mistakes_are_named_in_the_server_s_words(failing_server, published_client, asked, kind, said):
+    llmengine = published_client(failing_server.address)
+    with pytest.raises(getattr(llmengine.errors, kind), match=said) as raised:
+        llmengine.Completion.create(**{**QUESTION, "prompt": "200", **asked})
+    # To the letter: its sentences end with a full stop.
+    assert str(raised.value).endswith(".")

@@ -3,6 +3,19 @@ use http::{HeaderMap, StatusCode};
 use llm_engine_retry::Attempt;
 
 /// A whole answer, of a status that means success.
+///
+/// ```no_run
+/// use llm_engine_client::{Call, Client};
+///
+/// # async fn example(client: Client) -> Result<(), llm_engine_client::Error> {
+/// let answer = client.call(Call::get("/v1/limits")).await?;
+/// println!("{} at attempt {}: {:?}", answer.status, answer.attempts(), answer.body);
+/// if let Some(request_id) = answer.request_id() {
+///     println!("llm-engine explain {request_id}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Answer {

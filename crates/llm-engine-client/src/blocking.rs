@@ -26,14 +26,50 @@ use crate::v1::{CompletionRequest, Endpoint, EndpointList, Frame, SyncResponse};
 use crate::{Answer, BuildError, Call, Error, EventStream, TypedStream};
 
 /// A blocking client of one server with one API key. Clones are cheap, and share everything.
+///
+/// ```
+/// use std::time::Duration;
+/// use llm_engine_client::blocking::Client;
+///
+/// // All settings are those of the other client.
+/// let client = llm_engine_client::Client::builder("http://127.0.0.1:5000").timeout(Duration::from_secs(60)).build()?;
+/// let client = Client::from(client);
+/// # Ok::<_, llm_engine_client::BuildError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Client(crate::Client);
 
 /// An answer that comes in pieces: an iterator over the data of each event. As [`crate::EventStream`].
+///
+/// ```no_run
+/// use llm_engine_client::Call;
+/// use llm_engine_client::blocking::Client;
+///
+/// let client = Client::new("http://127.0.0.1:5000", "root")?;
+/// let body = r#"{"model": "m", "prompt": "Hello", "stream": true}"#;
+/// for event in client.stream(Call::post("/v1/completions", body).model("m"))? {
+///     println!("{}", String::from_utf8_lossy(&event?));
+/// }
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Events(EventStream);
 
 /// An answer that comes in pieces: an iterator over messages. As [`crate::TypedStream`].
+///
+/// ```no_run
+/// use llm_engine_client::blocking::Client;
+/// use llm_engine_client::v1::CompletionRequest;
+///
+/// let client = Client::new("http://127.0.0.1:5000", "root")?;
+/// let request = CompletionRequest::new("llama-7b", "Why is the sky blue?", 100, 0.2);
+/// for frame in client.complete_stream(&request)? {
+///     if let Some(output) = frame?.output {
+///         print!("{}", output.text);
+///     }
+/// }
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Messages<T>(TypedStream<T>);
 
@@ -47,6 +83,16 @@ impl Client {
     }
 
     /// As [`crate::Client::call`].
+    ///
+    /// ```no_run
+    /// use llm_engine_client::Call;
+    /// use llm_engine_client::blocking::Client;
+    ///
+    /// let client = Client::new("http://127.0.0.1:5000", "root")?;
+    /// let answer = client.call(Call::get("/v1/limits"))?;
+    /// println!("{}", String::from_utf8_lossy(&answer.body));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error`], when no attempt was answered with success.
@@ -95,6 +141,16 @@ impl Client {
     }
 
     /// As [`crate::Client::chat`].
+    ///
+    /// ```no_run
+    /// use llm_engine_client::blocking::Client;
+    /// use llm_engine_client::openai::{ChatRequest, Message};
+    ///
+    /// let client = Client::new("http://127.0.0.1:5000", "root")?;
+    /// let request = ChatRequest::new("smollm2-135m", [Message::user("Hello")]);
+    /// println!("{}", client.chat(&request)?.text());
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error`], when no attempt was answered with success.

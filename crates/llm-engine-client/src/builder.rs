@@ -4,9 +4,9 @@ use std::time::Duration;
 use http::HeaderValue;
 use llm_engine_retry::Retry;
 
-use crate::Client;
 use crate::client::Settings;
 use crate::transport::{self, Base};
+use crate::{Client, Lines};
 
 /// How a [`Client`] is made.
 ///
@@ -28,9 +28,20 @@ pub struct Builder {
     user_agent: String,
     root_certificates: Vec<Vec<u8>>,
     settings: Settings,
+    /// `None`: those of the process.
+    lines: Option<Lines>,
 }
 
 /// Why there is no client: the caller's mistake, in every case.
+///
+/// ```
+/// use llm_engine_client::{BuildError, Client};
+///
+/// let mistake = Client::builder("127.0.0.1:5000").build().unwrap_err();
+/// assert!(matches!(mistake, BuildError::Url { .. }));
+/// let mistake = Client::new("http://127.0.0.1:5000", "two\nlines").unwrap_err();
+/// assert!(matches!(mistake, BuildError::ApiKey));
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The base URL can't be used.
@@ -62,6 +73,16 @@ const KEEP: Duration = Duration::from_secs(30);
 
 impl Builder {
     /// A client of the server at this URL, such as `http://127.0.0.1:5000`: what comes before `/v1`.
+    ///
+    /// A path before that, as behind a proxy, is kept; a query, a fragment, a user or a password is not allowed.
+    ///
+    /// ```
+    /// use llm_engine_client::Builder;
+    ///
+    /// let client = Builder::new("https://example.com/llm/").build()?;
+    /// assert_eq!(client.base_url(), "https://example.com/llm");
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn new(base_url: impl Into<String>) -> Self {
         Self {
@@ -76,10 +97,19 @@ impl Builder {
                 keep: KEEP,
                 retry: Retry::default(),
             },
+            lines: None,
         }
     }
 
     /// The key that calls are made with, as a Bearer token. Without, none is sent.
+    ///
+    /// Only its SHA-256 is kept besides, to tell whose calls stand in one line; it is in no log and in no error.
+    ///
+    /// ```
+    /// let client = llm_engine_client::Client::builder("http://127.0.0.1:5000").api_key("root").build()?;
+    /// assert!(!format!("{client:?}").contains("root"));
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn api_key(mut self, api_key: impl Into<String>) -> Self {
         self.api_key = Some(api_key.into());
@@ -87,6 +117,18 @@ impl Builder {
     }
 
     /// How long a call may take, all attempts and waits together; 300 s by default. [`Duration::MAX`] is for ever.
+    ///
+    /// It goes on while a stream is read: one that is not over by then ends with [`ErrorKind::Deadline`](crate::ErrorKind::Deadline). A
+    /// wait that would be longer than what is left is not begun. With each attempt the server is told how much is left.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let client = llm_engine_client::Client::builder("http://127.0.0.1:5000")
+    ///     .timeout(Duration::from_secs(20))
+    ///     .build()?;
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout;
@@ -95,6 +137,18 @@ impl Builder {
 
     /// How long a single attempt may take, up to its answer or the first text of a stream, before it is given up and another
     /// one made. By default as long as the call.
+    ///
+    /// What is given up counts as a failed connection: it is tried again with the same `Idempotency-Key`, and so gets what the server has
+    /// generated meanwhile. Shorter than the longest answer takes, it only makes the server begin again and again.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let client = llm_engine_client::Client::builder("http://127.0.0.1:5000")
+    ///     .attempt_timeout(Duration::from_secs(60))
+    ///     .build()?;
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.settings.attempt_timeout = Some(timeout);
@@ -102,6 +156,15 @@ impl Builder {
     }
 
     /// How long a connection may take to be made; 10 s by default.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let client = llm_engine_client::Client::builder("http://127.0.0.1:5000")
+    ///     .connect_timeout(Duration::from_millis(500))
+    ///     .build()?;
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.settings.connect_timeout = timeout;
@@ -109,6 +172,15 @@ impl Builder {
     }
 
     /// When another attempt is made; by default as the guide recommends. [`Retry::never`] switches it off.
+    ///
+    /// ```
+    /// use llm_engine_client::{Backoff, Client, Retry, Stop};
+    ///
+    /// let patient = Retry::new(Backoff::default(), Stop::after_attempts(20));
+    /// let client = Client::builder("http://127.0.0.1:5000").retry(patient).build()?;
+    /// let impatient = Client::builder("http://127.0.0.1:5000").retry(Retry::never()).build()?;
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         self.settings.retry = retry;
@@ -117,13 +189,35 @@ impl Builder {
 
     /// How long the server shall go on with a request whose connection broke, so that the next attempt can have its answer; 30
     /// by default, 0 to not.
+    ///
+    /// At most 300: a server refuses more. With 0 an answer that was on its way when the connection broke is generated, and
+    /// charged, anew.
+    ///
+    /// ```
+    /// let client = llm_engine_client::Client::builder("http://127.0.0.1:5000").keep_seconds(120).build()?;
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn keep_seconds(mut self, seconds: u32) -> Self {
         self.settings.keep = Duration::from_secs(seconds.into());
         self
     }
 
+    /// The lines in which its calls stand, instead of those of all clients of the process.
+    #[must_use]
+    pub fn lines(mut self, lines: Lines) -> Self {
+        self.lines = Some(lines);
+        self
+    }
+
     /// What the client says that it is.
+    ///
+    /// ```
+    /// let client = llm_engine_client::Client::builder("http://127.0.0.1:5000")
+    ///     .user_agent("summaries/1.4")
+    ///     .build()?;
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
         self.user_agent = user_agent.into();
@@ -132,13 +226,19 @@ impl Builder {
 
     /// Trusts these certificate authorities too, in PEM form: for servers inside of an organisation. Mozilla's are
     /// always trusted.
+    ///
+    /// ```no_run
+    /// let pem = std::fs::read("ca.pem")?;
+    /// let client = llm_engine_client::Client::builder("https://llm.internal").root_certificates(pem).build()?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificates.push(pem.into());
         self
     }
 
-    /// The client.
+    /// The client. It does not connect: whether the server is there is seen by the first call.
     ///
     /// # Errors
     /// [`BuildError`] says what is wrong with the settings.
@@ -154,6 +254,7 @@ impl Builder {
             authorization,
             transport,
             self.settings,
+            self.lines.unwrap_or_else(Lines::of_process),
         ))
     }
 }

@@ -39,6 +39,17 @@ pub struct Call {
 pub type OnWait = Arc<dyn Fn(&Waiting<'_>) + Send + Sync>;
 
 /// A wait between two attempts that is about to begin.
+///
+/// ```
+/// use std::sync::Arc;
+/// use llm_engine_client::{OnWait, Waiting};
+///
+/// let on_wait: OnWait = Arc::new(|waiting: &Waiting<'_>| match waiting.policy {
+///     Some(policy) => eprintln!("limited by {policy} for {:?}", waiting.wait),
+///     None => eprintln!("attempt {} failed: {}", waiting.attempt, waiting.message),
+/// });
+/// # let _ = on_wait;
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Waiting<'a> {
@@ -60,6 +71,16 @@ pub struct Waiting<'a> {
 
 impl Call {
     /// A call by any method. The path begins with `/` and is percent-encoded where it has to be.
+    ///
+    /// Only a `POST` has an `Idempotency-Key`: by the other methods the same thing done twice is done once, so that they are tried again
+    /// without one.
+    ///
+    /// ```
+    /// use llm_engine_client::Call;
+    ///
+    /// let call = Call::new(http::Method::PUT, "/v1/llm/fine-tunes/ft-1/cancel");
+    /// # let _ = call;
+    /// ```
     #[must_use]
     pub fn new(method: Method, path: impl Into<String>) -> Self {
         Self {
@@ -78,6 +99,13 @@ impl Call {
     }
 
     /// Asks for something that is there.
+    ///
+    /// ```
+    /// use llm_engine_client::Call;
+    ///
+    /// let call = Call::get("/v1/llm/model-endpoints").query("order_by", "newest");
+    /// # let _ = call;
+    /// ```
     #[must_use]
     pub fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path)
@@ -100,12 +128,29 @@ impl Call {
     }
 
     /// Sends JSON.
+    ///
+    /// ```
+    /// use llm_engine_client::Call;
+    ///
+    /// let body = serde_json::json!({ "model": "m", "input": "The sky" });
+    /// let call = Call::post("/v1/embeddings", body.to_string()).model("m");
+    /// # let _ = call;
+    /// ```
     #[must_use]
     pub fn post(path: impl Into<String>, json: impl Into<Bytes>) -> Self {
         Self::new(Method::POST, path).body(json)
     }
 
     /// The body, which is JSON.
+    ///
+    /// It is sent as `application/json` unless [`header`](Self::header) says otherwise.
+    ///
+    /// ```
+    /// use llm_engine_client::Call;
+    ///
+    /// let call = Call::new(http::Method::PUT, "/path").body(r#"{"max_workers": 2}"#);
+    /// # let _ = call;
+    /// ```
     #[must_use]
     pub fn body(mut self, json: impl Into<Bytes>) -> Self {
         self.body = Some(json.into());
@@ -113,6 +158,14 @@ impl Call {
     }
 
     /// Adds a query parameter.
+    ///
+    /// ```
+    /// use llm_engine_client::Call;
+    ///
+    /// // GET /v1/llm/model-endpoints?name=a+b%26c
+    /// let call = Call::get("/v1/llm/model-endpoints").query("name", "a b&c");
+    /// # let _ = call;
+    /// ```
     #[must_use]
     pub fn query(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.query.push((name.into(), value.into()));
@@ -120,6 +173,16 @@ impl Call {
     }
 
     /// Adds a header, in place of the client's own of that name if it has one.
+    ///
+    /// ```
+    /// use http::{HeaderName, HeaderValue};
+    /// use llm_engine_client::Call;
+    ///
+    /// // Rather held in the server for up to half a minute than refused.
+    /// let prefer = HeaderName::from_static("prefer");
+    /// let call = Call::post("/v1/completions", "{}").header(prefer, HeaderValue::from_static("wait=30"));
+    /// # let _ = call;
+    /// ```
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
@@ -128,6 +191,13 @@ impl Call {
 
     /// The model that is asked to generate. Such calls stand in the line of the model, and are cancelled at the server when
     /// they are dropped; others are not.
+    ///
+    /// ```
+    /// use llm_engine_client::Call;
+    ///
+    /// let call = Call::post("/v1/completions", r#"{"model": "m", "prompt": "Hello"}"#).model("m");
+    /// # let _ = call;
+    /// ```
     #[must_use]
     pub fn model(mut self, model: impl Into<String>) -> Self {
         self.model = Some(model.into());
@@ -135,6 +205,14 @@ impl Call {
     }
 
     /// How long this call may take in all, instead of the client's timeout.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use llm_engine_client::Call;
+    ///
+    /// let call = Call::get("/v1/models").timeout(Duration::from_secs(2));
+    /// # let _ = call;
+    /// ```
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -142,6 +220,13 @@ impl Call {
     }
 
     /// When another attempt is made, instead of what the client does.
+    ///
+    /// ```
+    /// use llm_engine_client::{Call, Retry};
+    ///
+    /// let call = Call::get("/v1/models").retry(Retry::never());
+    /// # let _ = call;
+    /// ```
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = Some(retry);
@@ -149,6 +234,15 @@ impl Call {
     }
 
     /// The most attempts, the first included, whatever their failures are.
+    ///
+    /// Unlike the [`Stop`](crate::Stop) of a [`Retry`], which may leave refusals that name a time uncounted. 0 is as good as 1.
+    ///
+    /// ```
+    /// use llm_engine_client::Call;
+    ///
+    /// let call = Call::get("/v1/models").max_attempts(3);
+    /// # let _ = call;
+    /// ```
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = Some(attempts);
@@ -157,6 +251,19 @@ impl Call {
 
     /// The name by which the server knows the call when it comes again. By default a new one for each call; a name of one's own
     /// lasts longer than the program, so that a call that it made before can be made again without being charged twice.
+    ///
+    /// 1 to 255 visible ASCII characters. A call of another content under the same key is refused as
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid). A call that is dropped and made again at once may find its work still being
+    /// cancelled; with a key of the client's own making that can't be.
+    ///
+    /// ```
+    /// use llm_engine_client::Call;
+    ///
+    /// let call = Call::post("/v1/completions", r#"{"model": "m", "prompt": "Row 17"}"#)
+    ///     .model("m")
+    ///     .idempotency_key("nightly-2026-11-28/17");
+    /// # let _ = call;
+    /// ```
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());

@@ -13,6 +13,8 @@ use crate::json::path_segment;
 pub(crate) struct Cancel {
     shared: Arc<Shared>,
     idempotency_key: String,
+    /// Whether no other call ever has this key. Then also an attempt is meant that has not arrived yet.
+    is_unique: bool,
     /// From a `Drop` there may be no other way to the runtime.
     runtime: Option<Handle>,
     /// Whether the server may be at work.
@@ -21,12 +23,15 @@ pub(crate) struct Cancel {
 
 /// Nobody waits for it, and a server that is not there must not keep it.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// An attempt that was sent by another connection, just before, has arrived by then.
+const AHEAD_SECONDS: &str = "5";
 
 impl Cancel {
-    pub(crate) fn new(shared: Arc<Shared>, idempotency_key: String) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, idempotency_key: String, is_unique: bool) -> Self {
         Self {
             shared,
             idempotency_key,
+            is_unique,
             runtime: Handle::try_current().ok(),
             is_armed: false,
         }
@@ -40,9 +45,11 @@ impl Drop for Cancel {
         };
         let shared = &self.shared;
         let path = format!("/v1/requests/{}", path_segment(&self.idempotency_key));
+        let ahead = [("ahead_seconds".to_owned(), AHEAD_SECONDS.to_owned())];
+        let query = if self.is_unique { &ahead[..] } else { &[] };
         let mut request = shared
             .transport
-            .request(Method::DELETE, shared.base.join(&path, &[]))
+            .request(Method::DELETE, shared.base.join(&path, query))
             .timeout(TIMEOUT);
         if let Some(authorization) = &shared.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());

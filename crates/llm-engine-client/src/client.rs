@@ -9,10 +9,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt::Whole;
 use crate::event_stream::Opened;
-use crate::lines::{LineKey, line};
+use crate::lines::LineKey;
 use crate::run::Run;
 use crate::transport::Base;
-use crate::{Answer, BuildError, Builder, Call, Error, EventStream};
+use crate::{Answer, BuildError, Builder, Call, Error, EventStream, Lines};
 
 /// A client of one server with one API key. Clones are cheap, and share everything.
 ///
@@ -40,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) authorization: Option<HeaderValue>,
     pub(crate) transport: reqwest::Client,
     pub(crate) settings: Settings,
+    pub(crate) lines: Lines,
     /// Cancels that are being sent.
     pub(crate) cancels: TaskTracker,
 }
@@ -71,6 +72,14 @@ impl Client {
     }
 
     /// Where to set more than URL and key.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use llm_engine_client::Client;
+    ///
+    /// let client = Client::builder("http://127.0.0.1:5000").timeout(Duration::from_secs(60)).build()?;
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn builder(base_url: impl Into<String>) -> Builder {
         Builder::new(base_url)
@@ -82,6 +91,7 @@ impl Client {
         authorization: Option<HeaderValue>,
         transport: reqwest::Client,
         settings: Settings,
+        lines: Lines,
     ) -> Self {
         let cancels = TaskTracker::new();
         // From here on `wait` returns whenever there are none.
@@ -93,12 +103,20 @@ impl Client {
                 authorization,
                 transport,
                 settings,
+                lines,
                 cancels,
             }),
         }
     }
 
     /// The URL of the server, without a slash at the end.
+    ///
+    /// ```
+    /// use llm_engine_client::Client;
+    ///
+    /// assert_eq!(Client::new("http://127.0.0.1:5000/", "root")?.base_url(), "http://127.0.0.1:5000");
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
     #[must_use]
     pub fn base_url(&self) -> &str {
         self.shared.base.as_str()
@@ -164,16 +182,28 @@ impl Client {
     /// ```
     #[must_use]
     pub fn held_for(&self, model: &str) -> Duration {
-        line(LineKey {
+        let line = self.shared.lines.line(LineKey {
             base_url: self.base_url().to_owned(),
             api_key_digest: self.shared.api_key_digest,
             model: model.to_owned(),
-        })
-        .held_for()
+        });
+        line.held_for()
     }
 
     /// Returns when the server has been told of every call that was dropped, after 2 s at the latest. To be awaited before the
     /// runtime ends, where that matters.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use llm_engine_client::{Client, v1::CompletionRequest};
+    ///
+    /// # async fn example(client: Client, request: CompletionRequest) {
+    /// if tokio::time::timeout(Duration::from_secs(5), client.complete(&request)).await.is_err() {
+    ///     // The call was dropped; nobody is to pay for what nobody hears.
+    ///     client.cancelled().await;
+    /// }
+    /// # }
+    /// ```
     pub async fn cancelled(&self) {
         self.shared.cancels.wait().await;
     }

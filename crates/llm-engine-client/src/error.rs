@@ -31,6 +31,23 @@ struct Parts {
 }
 
 /// What went wrong.
+///
+/// Which of them are tried again: refusals, failures of the server and of the connection. The others would fail again.
+///
+/// ```no_run
+/// use llm_engine_client::{Call, Client, ErrorKind};
+///
+/// # async fn example(client: Client, call: Call) {
+/// match client.call(call).await {
+///     Ok(answer) => println!("{:?}", answer.body),
+///     Err(error) => match error.kind() {
+///         ErrorKind::BudgetSpent => println!("no more this month"),
+///         ErrorKind::Invalid | ErrorKind::NotFound => println!("our mistake: {}", error.message()),
+///         _ => println!("perhaps later: {error}"),
+///     },
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -94,6 +111,9 @@ impl Error {
     }
 
     /// The server's word for it, such as `rate_limited`: stable, for programs.
+    ///
+    /// Those of this server are in its documentation: `rate_limited`, `saturated`, `upstream_limited`, `budget_exhausted`,
+    /// `never_fits`, `draining`, … Of OpenAI's dialect also `insufficient_quota`.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.0.failed.code.as_deref()
@@ -105,19 +125,25 @@ impl Error {
         self.0.failed.policy.as_deref()
     }
 
-    /// What happened, in one sentence: the server's own, if it sent one.
+    /// What happened, in one sentence: the server's own to the letter, if it sent one. Displayed, the error begins with the status
+    /// and the code, has no full stop, and says how often and how long it was tried.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.failed.message
     }
 
     /// When the server said to come back, after its last answer.
+    ///
+    /// From then, not from now. Up to the ceiling of hints, which is 120 s by default, the client has waited as long before its other
+    /// attempts.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.failed.retry_after
     }
 
     /// Whether that time is kept for this call alone.
+    ///
+    /// Who makes the same call then, within 3 s, is admitted before others.
     #[must_use]
     pub fn is_booked(&self) -> bool {
         self.0.failed.is_booked()
@@ -142,6 +168,23 @@ impl Error {
     }
 
     /// Whether the same call may succeed at another time.
+    ///
+    /// So a program that has a queue of its own knows whether to put the work back.
+    ///
+    /// ```no_run
+    /// # async fn example(client: llm_engine_client::Client, call: llm_engine_client::Call) {
+    /// if let Err(error) = client.call(call).await {
+    ///     if error.is_transient() {
+    ///         println!("again in {:?}", error.retry_after());
+    ///     } else {
+    ///         println!("{:?}, code {:?}: {}", error.fault(), error.code(), error.message());
+    ///     }
+    ///     for attempt in error.attempts() {
+    ///         println!("{attempt:?}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_transient(&self) -> bool {
         !matches!(self.0.reason, Reason::Permanent)

@@ -24,6 +24,20 @@ use crate::run::Run;
 ///
 /// It ends with `None` only if the answer is whole; if it breaks off, or the call's time is over, the last item is an
 /// error. Dropped before its end, the call is cancelled at the server. Besides [`next`](Self::next) it is a [`Stream`].
+///
+/// ```no_run
+/// use futures_util::TryStreamExt as _;
+/// use llm_engine_client::{Call, Client};
+///
+/// # async fn example(client: Client) -> Result<(), llm_engine_client::Error> {
+/// let body = r#"{"model": "m", "prompt": "Hello", "stream": true}"#;
+/// let events = client.stream(Call::post("/v1/completions", body).model("m")).await?;
+/// println!("{:?} at attempt {}", events.request_id(), events.attempts());
+/// let all: Vec<_> = events.try_collect().await?;
+/// println!("{} events", all.len());
+/// # Ok(())
+/// # }
+/// ```
 pub struct EventStream {
     events: Events,
     headers: HeaderMap,
@@ -155,6 +169,21 @@ impl EventStream {
     }
 
     /// The data of the next event if it has arrived already, without waiting or looking for it.
+    ///
+    /// For who hands on several at once, at little cost:
+    ///
+    /// ```no_run
+    /// # async fn example(mut events: llm_engine_client::EventStream) -> Result<(), llm_engine_client::Error> {
+    /// while let Some(first) = events.next().await {
+    ///     let mut together = vec![first?];
+    ///     while let Some(event) = events.next_ready() {
+    ///         together.push(event);
+    ///     }
+    ///     println!("{} events at once", together.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn next_ready(&mut self) -> Option<Bytes> {
         let event = self.events.ready.pop_front();
         self.handed_out += u64::from(event.is_some());

@@ -16,7 +16,7 @@ pub(crate) struct Failed {
     pub(crate) status: Option<u16>,
     pub(crate) code: Option<String>,
     pub(crate) policy: Option<String>,
-    /// Without a full stop.
+    /// The server's words to the letter, if they are its words.
     pub(crate) message: String,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) request_id: Option<String>,
@@ -27,13 +27,12 @@ pub(crate) struct Failed {
 
 impl Failed {
     fn new(kind: ErrorKind, message: impl Into<String>, judgement: Judgement) -> Self {
-        let message: String = message.into();
         Self {
             kind,
             status: None,
             code: None,
             policy: None,
-            message: message.trim_end_matches('.').to_owned(),
+            message: message.into(),
             retry_after: None,
             request_id: None,
             was_sent: true,
@@ -202,12 +201,14 @@ impl Failed {
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // More may follow, as it does in most programs that show an error.
+        let message = self.message.trim_end_matches('.');
         match (self.status, &self.code) {
             (Some(status), Some(code)) if *code != status.to_string() => {
-                write!(f, "{status} {code}: {}", self.message)
+                write!(f, "{status} {code}: {message}")
             }
-            (Some(status), _) => write!(f, "{status}: {}", self.message),
-            (None, _) => f.write_str(&self.message),
+            (Some(status), _) => write!(f, "{status}: {message}"),
+            (None, _) => f.write_str(message),
         }
     }
 }

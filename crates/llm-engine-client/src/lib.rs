@@ -62,5 +62,6 @@ pub use call::{Call, OnWait, Waiting};
 pub use client::Client;
 pub use error::{Error, ErrorKind, Fault};
 pub use event_stream::EventStream;
+pub use lines::Lines;
 pub use llm_engine_retry::{Attempt, Backoff, Jitter, Progress, Reason, Retry, Stop};
 pub use typed_stream::TypedStream;

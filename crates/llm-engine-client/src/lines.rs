@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use crate::line::Line;
@@ -11,14 +12,33 @@ pub(crate) struct LineKey {
     pub(crate) model: String,
 }
 
-/// All lines of this process. They outlive the clients, because what a server has said holds for the next one too.
-static LINES: LazyLock<Mutex<Lines>> = LazyLock::new(Mutex::default);
+/// The lines in which calls stand: one for the calls of one API key to one model of one server. Clones are the same lines.
+///
+/// All clients of a process share [`Lines::of_process`] unless they are given others, because they call the same servers and what
+/// one of them is told holds for all. Lines outlive the clients.
+///
+/// Others are for who must not wait for what another part of the process has been told, and for a process that was forked: a lock
+/// that a thread of its parent held at that moment is never released in it, so it needs lines that are its own.
+///
+/// ```
+/// use llm_engine_client::{Client, Lines};
+///
+/// let lines = Lines::new();
+/// let one = Client::builder("http://127.0.0.1:5000").lines(lines.clone()).build()?;
+/// // Stands in the same lines as the first one, and in none with the rest of the process.
+/// let other = Client::builder("http://127.0.0.1:5000").lines(lines).build()?;
+/// # Ok::<_, llm_engine_client::BuildError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Known>>);
+
+static OF_PROCESS: LazyLock<Lines> = LazyLock::new(Lines::default);
 
 /// With more than this, those that nobody stands in are forgotten, the longest unused first.
 const MOST: usize = 1024;
 
 #[derive(Default)]
-struct Lines {
+struct Known {
     lines: HashMap<LineKey, Entry>,
     /// Goes up with each use.
     uses: u64,
@@ -29,13 +49,41 @@ struct Entry {
     last_use: u64,
 }
 
-/// The line of these calls.
-pub(crate) fn line(key: LineKey) -> Arc<Line> {
-    let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-    lines.line(key)
+impl Lines {
+    /// Lines in which nobody stands yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Those of all clients that are given no others.
+    ///
+    /// ```
+    /// use llm_engine_client::{Client, Lines};
+    ///
+    /// // The same as saying nothing.
+    /// let client = Client::builder("http://127.0.0.1:5000").lines(Lines::of_process()).build()?;
+    /// # Ok::<_, llm_engine_client::BuildError>(())
+    /// ```
+    #[must_use]
+    pub fn of_process() -> Self {
+        OF_PROCESS.clone()
+    }
+
+    /// The line of these calls.
+    pub(crate) fn line(&self, key: LineKey) -> Arc<Line> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.line(key)
+    }
 }
 
-impl Lines {
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines").finish_non_exhaustive()
+    }
+}
+
+impl Known {
     fn line(&mut self, key: LineKey) -> Arc<Line> {
         self.uses += 1;
         let last_use = self.uses;
@@ -87,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_same_calls_share_a_line_and_idle_lines_are_forgotten() {
-        let mut lines = Lines::default();
+        let mut lines = Known::default();
         let first = lines.line(key(0));
         assert!(Arc::ptr_eq(&first, &lines.line(key(0))));
         for number in 1..10 * MOST {

@@ -65,6 +65,16 @@ pub struct CompletionRequest {
 }
 
 /// A message of a conversation, or what a chunk adds to one.
+///
+/// ```
+/// use llm_engine_client::openai::Message;
+/// use serde_json::json;
+///
+/// let mut message = Message::new("user", "");
+/// message.content = json!([{ "type": "text", "text": "What is this?" }, { "type": "image_url", "image_url": { "url": "…" } }]);
+/// assert_eq!(message.text(), "", "it is no plain text");
+/// assert_eq!(Message::user("Hello").text(), "Hello");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant`. Not in every chunk.
@@ -79,6 +89,19 @@ pub struct Message {
 }
 
 /// A whole answer of either route, or a chunk of one.
+///
+/// ```
+/// use llm_engine_client::openai::Completion;
+///
+/// let answer: Completion = serde_json::from_str(
+///     r#"{"id": "1", "choices": [{"message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+///         "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}, "system_fingerprint": "f"}"#,
+/// )?;
+/// assert_eq!(answer.text(), "Hi");
+/// assert_eq!(answer.usage.unwrap().completion_tokens, 1);
+/// assert_eq!(answer.extra["system_fingerprint"], "f");
+/// # Ok::<_, serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
     /// Identifies the answer.
@@ -213,6 +236,26 @@ impl Client {
 
     /// The same, piece by piece; `stream` is set in the request.
     ///
+    /// ```no_run
+    /// use llm_engine_client::Client;
+    /// use llm_engine_client::openai::{ChatRequest, Message};
+    /// use serde_json::json;
+    ///
+    /// # async fn example(client: Client) -> Result<(), llm_engine_client::Error> {
+    /// let mut request = ChatRequest::new("smollm2-135m", [Message::user("Why is the sky blue?")]);
+    /// request.extra.insert("stream_options".to_owned(), json!({ "include_usage": true }));
+    /// let mut chunks = client.chat_stream(&request).await?;
+    /// while let Some(chunk) = chunks.next().await {
+    ///     let chunk = chunk?;
+    ///     print!("{}", chunk.text());
+    ///     if let Some(usage) = chunk.usage {
+    ///         println!(" ({} tokens)", usage.total_tokens);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error`], when no attempt came as far as its first text.
     pub async fn chat_stream(&self, request: &impl Serialize) -> Result<TypedStream<Completion>, Error> {
@@ -221,6 +264,18 @@ impl Client {
     }
 
     /// Asks for what follows a text.
+    ///
+    /// ```no_run
+    /// use llm_engine_client::Client;
+    /// use llm_engine_client::openai::CompletionRequest;
+    ///
+    /// # async fn example(client: Client) -> Result<(), llm_engine_client::Error> {
+    /// let mut request = CompletionRequest::new("smollm2-135m", "The sky is");
+    /// request.max_tokens = Some(100);
+    /// println!("{}", client.completions(&request).await?.text());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error`], when no attempt was answered with success.
@@ -241,6 +296,15 @@ impl Client {
     }
 
     /// The names of the models.
+    ///
+    /// ```no_run
+    /// # async fn example(client: llm_engine_client::Client) -> Result<(), llm_engine_client::Error> {
+    /// for model in client.models().await?.data {
+    ///     println!("{}", model.id);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error`], when no attempt was answered with the list.

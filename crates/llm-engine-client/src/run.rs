@@ -13,7 +13,7 @@ use crate::cancel::Cancel;
 use crate::client::Shared;
 use crate::failed::Failed;
 use crate::line::Line;
-use crate::lines::{LineKey, line};
+use crate::lines::LineKey;
 use crate::{Call, Error, Waiting};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -54,7 +54,7 @@ enum Ended {
 impl Run {
     pub(crate) fn new(shared: Arc<Shared>, call: Call) -> Result<Self, Error> {
         let timeout = call.timeout.unwrap_or(shared.settings.timeout);
-        let line = line(LineKey {
+        let line = shared.lines.line(LineKey {
             base_url: shared.base.as_str().to_owned(),
             api_key_digest: shared.api_key_digest,
             model: call.model.clone().unwrap_or_default(),
@@ -64,6 +64,7 @@ impl Run {
         let retry = call.retry.as_ref().unwrap_or(&shared.settings.retry);
         let random: fn() -> f64 = fastrand::f64;
         let attempts = retry.start(now, now.checked_add(timeout), random);
+        let is_unique = call.idempotency_key.is_none();
         let key = call
             .idempotency_key
             .clone()
@@ -77,7 +78,7 @@ impl Run {
             timeout,
             deadline: Instant::now().checked_add(timeout),
             is_booked: false,
-            cancel: Cancel::new(shared.clone(), key),
+            cancel: Cancel::new(shared.clone(), key, is_unique),
             was_armed: false,
             shared,
             call,

@@ -12,6 +12,22 @@ use crate::failed::Failed;
 use crate::{Error, EventStream};
 
 /// An [`EventStream`] whose events are read as messages.
+///
+/// ```no_run
+/// use llm_engine_client::Client;
+/// use llm_engine_client::openai::{ChatRequest, Completion, Message};
+/// use llm_engine_client::TypedStream;
+///
+/// # async fn example(client: Client) -> Result<(), llm_engine_client::Error> {
+/// let request = ChatRequest::new("m", [Message::user("Hello")]);
+/// let mut chunks: TypedStream<Completion> = client.chat_stream(&request).await?;
+/// while let Some(chunk) = chunks.next().await {
+///     print!("{}", chunk?.text());
+/// }
+/// println!("({:?})", chunks.events().request_id());
+/// # Ok(())
+/// # }
+/// ```
 pub struct TypedStream<T> {
     events: EventStream,
     message: PhantomData<fn() -> T>,

@@ -11,6 +11,18 @@ pub use llm_engine_wire::v1::{
 impl Client {
     /// Completes a prompt.
     ///
+    /// ```no_run
+    /// use llm_engine_client::{Client, v1::CompletionRequest};
+    ///
+    /// # async fn example(client: Client) -> Result<(), llm_engine_client::Error> {
+    /// let mut request = CompletionRequest::new("llama-7b", "Why is the sky blue?", 100, 0.2);
+    /// request.stop_sequences = vec!["\n\n".to_owned()];
+    /// let answer = client.complete(&request).await?;
+    /// println!("{} ({} tokens)", answer.output.text, answer.output.num_completion_tokens);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error`], when no attempt was answered with a completion.
     pub async fn complete(&self, request: &CompletionRequest) -> Result<SyncResponse, Error> {
@@ -42,6 +54,15 @@ impl Client {
 
     /// The models that the server offers.
     ///
+    /// ```no_run
+    /// # async fn example(client: llm_engine_client::Client) -> Result<(), llm_engine_client::Error> {
+    /// for endpoint in client.model_endpoints().await?.model_endpoints {
+    ///     println!("{}: {:?}", endpoint.name, endpoint.status);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error`], when no attempt was answered with the list.
     pub async fn model_endpoints(&self) -> Result<EndpointList, Error> {
@@ -49,6 +70,13 @@ impl Client {
     }
 
     /// One of the models.
+    ///
+    /// ```no_run
+    /// # async fn example(client: llm_engine_client::Client) -> Result<(), llm_engine_client::Error> {
+    /// println!("{:?}", client.model_endpoint("llama-7b").await?.status);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error`] of the kind [`NotFound`](crate::ErrorKind::NotFound) if there is none of that name.

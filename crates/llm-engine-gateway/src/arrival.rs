@@ -13,6 +13,7 @@ pub const ROUTES: &[&str] = &[
     "/v1/completions",
     "/v2/chat/completions",
     "/v2/completions",
+    "/v1/embeddings",
 ];
 
 /// What is known of a request besides what it asks for.

@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use llm_engine_wire::openai::{ErrorBody, Request, Usage};
+use llm_engine_wire::openai::{ErrorBody, Kind, Request, Usage};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
@@ -35,7 +35,7 @@ pub(crate) async fn attempt(
     request_id: &str,
     mut running: Running,
 ) -> Result<AnswerBody, Failure> {
-    let stream = request.stream || route.deployment.prefers_stream();
+    let stream = request.kind != Kind::Embedding && (request.stream || route.deployment.prefers_stream());
     running.sent(price.cost.input_tokens);
     let patience = if stream {
         route.deployment.first_token_patience()
@@ -47,7 +47,7 @@ pub(crate) async fn attempt(
         let generate = route
             .deployment
             .generate(request, price.max_output_tokens, stream, request_id);
-        refuse_errors(generate.await?).await
+        refuse_errors(generate.await?, request.kind).await
     };
     let response = match running.unless_cut_off(within(deadline, patience, head)).await {
         Ok(response) => response,
@@ -106,7 +106,7 @@ async fn whole(response: Response<Incoming>) -> Result<Map<String, Value>, Failu
 }
 
 /// Passes a success on and turns everything else into a failure.
-async fn refuse_errors(response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
+async fn refuse_errors(response: Response<Incoming>, kind: Kind) -> Result<Response<Incoming>, Failure> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -123,6 +123,17 @@ async fn refuse_errors(response: Response<Incoming>) -> Result<Response<Incoming
         .ok()
         .map(|body| body.error);
     Err(match (status, error) {
+        // Not every model can; what a deployment that is asked for it has no route for, its model can't.
+        (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED, error)
+            if kind == Kind::Embedding =>
+        {
+            let reason = error.map_or_else(|| format!("status {status}"), |error| error.message);
+            Failure::Rejected {
+                message: format!("the model makes no embeddings: {reason}"),
+                code: Some("no_embeddings".to_owned()),
+                param: Some("model".to_owned()),
+            }
+        }
         (
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY,
             error,

@@ -7,6 +7,7 @@ use crate::price::price;
 use crate::report::Record;
 use crate::settle::Running;
 use crate::stream::AnswerStream;
+use crate::wait::Place;
 use crate::{Arrival, Caller, Failure, Gateway, Refusal, Route};
 
 /// What a request led to. Its permit lives in the body, and is settled when the body ends or is dropped.
@@ -78,9 +79,13 @@ impl Gateway {
                 arrival,
             };
             let permit = self.unless_cut_off(self.limits.admit(ask, &mut record)).await??;
-            let place = self.unless_cut_off(route.queue.place()).await??;
-            route.refuse_while_down()?;
-            Ok((price, permit, place))
+            match self.place(route).await {
+                Ok(place) => Ok((price, permit, place)),
+                Err(refusal) => {
+                    permit.give_back(arrival, &refusal);
+                    Err(refusal.into())
+                }
+            }
         };
         let prepared = prepared.await;
         let (price, permit, place) = prepared.inspect_err(|error| record.ended_by(error))?;
@@ -93,5 +98,12 @@ impl Gateway {
             &self.requests,
         );
         Ok(attempt(route, request, price, arrival.request_id, running).await?)
+    }
+
+    /// A place in front of a model that can run.
+    async fn place(&self, route: &Route) -> Result<Place, Refusal> {
+        let place = self.unless_cut_off(route.queue.place()).await??;
+        route.refuse_while_down()?;
+        Ok(place)
     }
 }

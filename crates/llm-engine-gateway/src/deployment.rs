@@ -188,6 +188,7 @@ impl Deployment {
         let path = match (&self.upstream, request.kind) {
             (UpstreamServer::Worker { .. }, Kind::Chat) => "/v1/chat/completions",
             (UpstreamServer::Worker { .. }, Kind::Completion) => "/v1/completions",
+            (UpstreamServer::Worker { .. }, Kind::Embedding) => "/v1/embeddings",
             (UpstreamServer::Remote { .. }, kind) => kind.path(),
         };
         self.send(Method::POST, path, Some(request_id), body.into()).await
@@ -200,7 +201,7 @@ impl Deployment {
         }
         let question = TokenizeRequest {
             model: self.model.clone(),
-            prompt: request.field("prompt").cloned(),
+            prompt: request.field("prompt").or(request.field("input")).cloned(),
             messages: request.field("messages").cloned(),
         };
         let answer: TokenizeResponse = self.ask("/tokenize", &question, SMALL_QUESTION).await?;

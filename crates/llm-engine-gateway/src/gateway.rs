@@ -183,11 +183,11 @@ impl Route {
         self.queue.running()
     }
 
-    pub(crate) fn refuse_while_down(&self) -> Result<(), CompleteError> {
+    pub(crate) fn refuse_while_down(&self) -> Result<(), Refusal> {
         if self.deployment.is_up() {
             return Ok(());
         }
-        Err(Refusal::no_deployment(&self.name, AFTER_WORKER_START).into())
+        Err(Refusal::no_deployment(&self.name, AFTER_WORKER_START))
     }
 }
 

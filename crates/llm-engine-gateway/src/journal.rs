@@ -31,8 +31,8 @@ type Level = (Option<u32>, u64, i64);
 /// Of a file that is small, and read from end to end only at the start.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// How often what is over is cleared out.
-const CLEARING: SignedDuration = SignedDuration::from_hours(24);
+/// How often what is over is cleared out. All of the file is read for that.
+const CLEARING: SignedDuration = SignedDuration::from_hours(1);
 
 /// The file in which levels of the limiter are kept, by names: the limiter's numbers are others after a restart. The
 /// process can be killed at any moment: the file has what the last finished [`Self::store`] has written.
@@ -123,7 +123,7 @@ impl Journal {
     }
 
     /// What is kept for these policies and for callers, teams and models that have a number, and when each level was as
-    /// it says.
+    /// it says; but for what is over by `now`.
     ///
     /// What else there is stays in the file until it is over: a name may come back. So does what was counted per something
     /// else than its policy is now.
@@ -134,6 +134,7 @@ impl Journal {
         &self,
         names: &Names,
         policies: &[Policy],
+        now: Timestamp,
     ) -> Result<Vec<(Saved, Timestamp)>, JournalError> {
         self.with_database(&mut self.state().database, |database| {
             let mut loaded = Vec::new();
@@ -144,11 +145,12 @@ impl Journal {
                 let at = Timestamp::from_millisecond(at).map_err(|_| nonsense())?;
                 let key = Key::read(key).ok_or_else(nonsense)?;
                 let counted = key.counted().ok_or_else(nonsense)?;
-                let subject = policies
-                    .iter()
-                    .find(|policy| *policy.name == *key.policy)
-                    .and_then(|policy| key.subject(policy.per, names));
+                let policy = policies.iter().find(|policy| *policy.name == *key.policy);
+                let subject = policy.and_then(|policy| key.subject(policy.per, names));
                 let Some(subject) = subject else { continue };
+                if is_over(counted, policy, (units, at), now) {
+                    continue;
+                }
                 let level = match window {
                     Some(window) => SavedLevel::Spent { window, units },
                     None => SavedLevel::Missing { units },
@@ -188,8 +190,8 @@ impl Journal {
         saved.iter().filter_map(entry).collect()
     }
 
-    /// Keeps these levels, all or none of them; those at which nothing is missing or spent are deleted. Once a day clears
-    /// out what is certainly over.
+    /// Keeps these levels, all or none of them; those at which nothing is missing or spent are deleted. Every hour clears
+    /// out what is over under these policies.
     ///
     /// They are on disk when this returns ([`redb::Durability::Immediate`], the default), so it blocks for an `fsync`. A
     /// crash leaves the file as it was before or after. To open it after a crash takes no longer than at other times.
@@ -197,7 +199,7 @@ impl Journal {
     /// # Errors
     /// If the file can't be written. The levels are remembered, and the next call writes them too, even if it is given
     /// none.
-    pub(crate) fn store(&self, entries: &[Entry]) -> Result<(), JournalError> {
+    pub(crate) fn store(&self, entries: &[Entry], policies: &[Policy]) -> Result<(), JournalError> {
         let mut state = self.state();
         let State {
             database,
@@ -220,7 +222,7 @@ impl Journal {
                 put(&mut table, key, *level)?;
             }
             if let Some(now) = clear {
-                table.retain(|key, (_, _, at)| !is_over(key, at, now))?;
+                table.retain(|key, level| !can_be_cleared_out(key, level, policies, now))?;
             }
             drop(table);
             transaction.commit()?;
@@ -385,24 +387,36 @@ fn builder() -> Builder {
     builder
 }
 
-/// Whether an entry of that time is certainly over. A calendar window is at most a day longer than its period, where
-/// clocks are changed or the date line is moved; a debt has no certain end, but one of more than a year serves nobody.
-fn is_over(key: &str, at: i64, now: Timestamp) -> bool {
-    let counted = Key::read(key).and_then(|key| key.counted());
-    let at = Timestamp::from_millisecond(at);
-    // What makes no sense is not cleared out but found at the next start.
-    let (Some(counted), Ok(at)) = (counted, at) else {
-        return false;
+/// What makes no sense is not cleared out but found at the next start.
+fn can_be_cleared_out(key: &str, (_, units, at): Level, policies: &[Policy], now: Timestamp) -> bool {
+    let Some(key) = Key::read(key) else { return false };
+    let policy = policies.iter().find(|policy| *policy.name == *key.policy);
+    match (key.counted(), Timestamp::from_millisecond(at)) {
+        (Some(counted), Ok(at)) => is_over(counted, policy, (units, at), now),
+        _ => false,
+    }
+}
+
+/// Whether so many units that were spent or missing then are certainly there again. A calendar window is at most a day
+/// longer than its period, where clocks are changed or the date line is moved. What was missing of a quota has refilled, or,
+/// if there is no such quota at present, serves nobody after more than a year.
+fn is_over(counted: Counted, policy: Option<&Policy>, (units, at): (u64, Timestamp), now: Timestamp) -> bool {
+    let days = |days: i64| SignedDuration::from_hours(24 * days);
+    let refill_time = |unit, window| {
+        let mut quotas = policy?.quotas.iter();
+        let (_, quota) = quotas.find(|(counts, quota)| *counts == unit && quota.window() == window)?;
+        SignedDuration::try_from(quota.refill_time(units)).ok()
     };
-    let days = match counted {
+    let lasts = match counted {
         Counted::PerPeriod { period, .. } => match period {
-            Period::Day => 1 + 1,
-            Period::Week => 7 + 1,
-            Period::Month => 31 + 1,
+            Period::Day => days(1 + 1),
+            Period::Week => days(7 + 1),
+            Period::Month => days(31 + 1),
         },
-        Counted::PerWindow { .. } | Counted::Concurrency => 400,
+        Counted::PerWindow { unit, window } => refill_time(unit, window).unwrap_or(days(400)),
+        Counted::Concurrency => days(400),
     };
-    now.duration_since(at) > SignedDuration::from_hours(24 * days)
+    now.duration_since(at) > lasts
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use llm_engine_limit::{Budget, Match, Mode, Policy, QuotaError, Refused, Subject, Time, Unit};
+use llm_engine_limit::{Budget, Match, Mode, Policy, QuotaError, Refusal, Refused, Subject, Time, Unit};
 
 use crate::arrival::{route_number, user_number};
 use crate::calendars::calendar;
@@ -14,9 +14,12 @@ use crate::{BudgetSetup, CallerSetup, ModelSetup, PolicySetup};
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     pub(crate) setups: Arc<[PolicySetup]>,
-    pub(crate) limits: Vec<Policy>,
+    pub(crate) limits: Arc<[Policy]>,
     by_name: HashMap<Arc<str>, usize>,
 }
+
+/// Who comes at its time is not later than that, whatever the network does; nor need anyone wait longer for it.
+const A_MOMENT: Duration = Duration::from_millis(300);
 
 impl Policies {
     /// Turns names into numbers, and time zones into turns on the limiter's clock, which shows `now` when the wall shows
@@ -27,12 +30,12 @@ impl Policies {
         now: Time,
         wall: Timestamp,
     ) -> Result<Self, QuotaError> {
-        let limits: Vec<Policy> = setups
+        let limits: Arc<[Policy]> = setups
             .iter()
             .map(|setup| policy(setup, names, now, wall))
             .collect::<Result<_, _>>()?;
         let by_name = (0..)
-            .zip(&limits)
+            .zip(limits.iter())
             .map(|(index, policy)| (Arc::clone(&policy.name), index));
         Ok(Self {
             setups: setups.into(),
@@ -60,7 +63,7 @@ impl Policies {
 
     /// Whether one of those that apply reserves only what answers usually need.
     pub(crate) fn learn_output(&self, subject: Subject) -> bool {
-        let mut policies = self.setups.iter().zip(&self.limits);
+        let mut policies = self.setups.iter().zip(self.limits.iter());
         policies.any(|(setup, policy)| setup.learned_output && policy.applies_to(subject))
     }
 
@@ -70,13 +73,19 @@ impl Policies {
         index.is_some_and(|index| self.setups[*index].mode == Mode::Observe)
     }
 
-    /// How long a request may be held that these refuse: as long as each of their policies allows.
-    pub(crate) fn hold(&self, refused: &[Refused]) -> Duration {
+    /// How long a request may be held that is refused: as long as each of the policies that refuse allows. But who came at
+    /// its time and is the next has done all that it was told to: it waits here for a moment at least.
+    pub(crate) fn hold(&self, refusal: &Refusal) -> Duration {
         let hold = |refused: &Refused| {
             let index = self.by_name.get(&refused.policy);
             index.map_or(Duration::ZERO, |index| self.setups[*index].hold)
         };
-        refused.iter().map(hold).min().unwrap_or_default()
+        let hold = refusal.refused().iter().map(hold).min().unwrap_or_default();
+        if refusal.is_next() {
+            hold.max(A_MOMENT)
+        } else {
+            hold
+        }
     }
 
     /// The calendars of all budgets, anew from what the clock on the wall shows.

@@ -77,6 +77,7 @@ fn estimate_prompt_tokens(request: &Request) -> u64 {
             )
         }
         Kind::Completion => (request.field("prompt").map_or(0, text_bytes), 0),
+        Kind::Embedding => (request.field("input").map_or(0, text_bytes), 0),
     };
     (bytes.div_ceil(BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * messages).max(1) as u64
 }

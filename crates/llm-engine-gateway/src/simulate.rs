@@ -215,7 +215,7 @@ impl Simulation {
         let policies = Policies::new(policies, &mut names, Time::ZERO, start)?;
         let quotas = Quotas::new(&policies.setups);
         Ok(Self {
-            limiter: Limiter::new(policies.limits.clone()),
+            limiter: Limiter::new(policies.limits.to_vec()),
             report: Report {
                 total: Tally::default(),
                 policies: vec![Tally::default(); policies.limits.len()],
@@ -342,7 +342,9 @@ impl Simulation {
             .limiter
             .admit_or_book(now, pending.subject, pending.asked, pending.fingerprint);
         self.report.last_decision = now;
-        if comes_as_booked {
+        // Who is the next has the same booking still, a moment later.
+        let is_next = decision.as_ref().is_err_and(NotAdmitted::is_next);
+        if comes_as_booked && !is_next {
             self.report.bookings.claimed += 1;
             self.report.bookings.kept += u64::from(decision.is_ok());
         }
@@ -398,9 +400,10 @@ impl Simulation {
     fn refuse(&mut self, mut pending: Pending, refusal: NotAdmitted) {
         let refused = refusal.refused();
         let refused_by = self.bits(&refused);
-        let hold = self.policies.hold(&refused);
+        let hold = self.policies.hold(&refusal);
+        let is_another = !refusal.is_next();
         let refusal = Refusal::from(refusal);
-        self.report.bookings.told += u64::from(refusal.booked);
+        self.report.bookings.told += u64::from(refusal.booked && is_another);
         let until = refusal.retry_after.map(|wait| self.now + wait);
         let until = until.filter(|until| !hold.is_zero() && *until <= pending.called + hold);
         let caller = pending.subject.caller;

@@ -30,10 +30,12 @@ pub struct Fingerprint {
     pub is_unique: bool,
 }
 
-/// A time that was promised to a request.
+/// A time that was promised to a request; or its claim (see `claims.rs`), if it must wait for longer than times are booked.
 #[derive(Debug, Clone, Copy)]
 pub struct Booking {
+    /// When its time comes; or until when the claim is kept.
     pub due: Time,
+    pub(crate) is_claim: bool,
     /// When the caller was told of it, the last time.
     told: Time,
     pub subject: Subject,
@@ -42,7 +44,7 @@ pub struct Booking {
 }
 
 /// All bookings, by whom they are for and by their time. What they mean for a bucket is in its
-/// [`Schedule`](crate::schedule::Schedule).
+/// `Schedule`.
 #[derive(Debug, Default)]
 pub struct Bookings {
     by_id: HashMap<u64, Booking, FixedState>,
@@ -51,6 +53,7 @@ pub struct Bookings {
     by_fingerprint: HashMap<(Subject, u64), Equal, FixedState>,
     by_caller: HashMap<u32, usize, FixedState>,
     upcoming: BTreeSet<(Time, u64)>,
+    claims: BTreeSet<(Time, u64)>,
     /// Those whose time has come just now.
     due: BTreeSet<(Time, u64)>,
     /// Those whose callers are late.
@@ -73,6 +76,8 @@ pub enum Turn {
     Late(u64),
     /// Nobody has come.
     Expired(u64),
+    /// Nobody has come again who had a claim.
+    Lapsed(u64),
 }
 
 impl Bookings {
@@ -121,7 +126,7 @@ impl Bookings {
         self.by_id.len() < MOST && of_caller < MOST_OF_ONE
     }
 
-    /// Keeps a time. `due` is after `now`.
+    /// Keeps a time, which is after `now`.
     pub fn add(
         &mut self,
         now: Time,
@@ -130,22 +135,52 @@ impl Bookings {
         cost: Cost,
         fingerprint: Fingerprint,
     ) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
-        let digest = fingerprint.digest;
-        let booking = Booking {
+        self.insert(Booking {
             due,
+            is_claim: false,
             told: now,
             subject,
             cost,
+            digest: fingerprint.digest,
+        })
+    }
+
+    /// Keeps a place of arrival until then.
+    pub(crate) fn add_claim(
+        &mut self,
+        now: Time,
+        until: Time,
+        subject: Subject,
+        cost: Cost,
+        fingerprint: Fingerprint,
+    ) -> u64 {
+        self.insert(Booking {
+            due: until,
+            is_claim: true,
+            told: now,
+            subject,
+            cost,
+            digest: fingerprint.digest,
+        })
+    }
+
+    fn insert(&mut self, booking: Booking) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let Booking {
+            due,
+            is_claim,
+            told: now,
+            subject,
             digest,
-        };
+            ..
+        } = booking;
         self.by_id.insert(id, booking);
         let same = self.by_fingerprint.entry((subject, digest)).or_default();
         same.by_due.insert((due, id));
         same.by_told.insert((now, id));
         *self.by_caller.entry(subject.caller).or_default() += 1;
-        self.upcoming.insert((due, id));
+        self.still_to_come(is_claim).insert((due, id));
         id
     }
 
@@ -177,7 +212,15 @@ impl Bookings {
         }
     }
 
-    /// Gives a booking another time, which is after now.
+    fn still_to_come(&mut self, is_claim: bool) -> &mut BTreeSet<(Time, u64)> {
+        if is_claim {
+            &mut self.claims
+        } else {
+            &mut self.upcoming
+        }
+    }
+
+    /// Gives a booking another time, which is after now; or keeps a claim for longer.
     pub fn move_to(&mut self, id: u64, due: Time) {
         let Some(booking) = self.by_id.get_mut(&id) else {
             return;
@@ -187,8 +230,8 @@ impl Bookings {
         let Some(booking) = self.by_id.get(&id) else {
             return;
         };
-        let key = (booking.subject, booking.digest);
-        self.upcoming.insert((due, id));
+        let (key, is_claim) = ((booking.subject, booking.digest), booking.is_claim);
+        self.still_to_come(is_claim).insert((due, id));
         if let Some(same) = self.by_fingerprint.get_mut(&key) {
             same.by_due.remove(&(before, id));
             same.by_due.insert((due, id));
@@ -205,7 +248,7 @@ impl Bookings {
         let first = |bookings: &BTreeSet<(Time, u64)>, after: Duration| {
             bookings.first().map_or(Time::END, |(due, _)| *due + after)
         };
-        let due = first(&self.upcoming, Duration::ZERO);
+        let due = first(&self.upcoming, Duration::ZERO).min(first(&self.claims, PAST));
         due.min(first(&self.due, PUNCTUAL)).min(first(&self.late, KEPT))
     }
 
@@ -225,17 +268,28 @@ impl Bookings {
             self.late.insert((due, id));
             return Some((Turn::Late(id), self.by_id[&id]));
         }
-        let (_, id) = passed(&self.late, KEPT)?;
+        let lapsed = passed(&self.claims, PAST);
+        let (turn, id) = match passed(&self.late, KEPT) {
+            Some((_, id)) => (Turn::Expired(id), id),
+            None => lapsed.map(|(_, id)| (Turn::Lapsed(id), id))?,
+        };
         let booking = self.by_id[&id];
         self.remove(id);
-        Some((Turn::Expired(id), booking))
+        Some((turn, booking))
     }
 
     fn take_out(&mut self, due: Time, id: u64) {
-        let _ =
-            self.upcoming.remove(&(due, id)) || self.due.remove(&(due, id)) || self.late.remove(&(due, id));
+        let mut sets = [
+            &mut self.upcoming,
+            &mut self.claims,
+            &mut self.due,
+            &mut self.late,
+        ];
+        let _ = sets.iter_mut().any(|set| set.remove(&(due, id)));
     }
 }
 
 /// At [`GRACE`] after its time, to the nanosecond, a booking is still kept.
-const KEPT: Duration = GRACE.saturating_add(Duration::from_nanos(1));
+const KEPT: Duration = GRACE.saturating_add(PAST);
+/// So much later a time is over.
+const PAST: Duration = Duration::from_nanos(1);

@@ -1,5 +1,7 @@
 use std::ops::Range;
 
+use prefetch_index::prefetch_index;
+
 use crate::Subject;
 use crate::bucket::Bucket;
 use crate::index::{Index, OVERFLOW};
@@ -70,6 +72,20 @@ impl Buckets {
         match self.partition.kind() {
             KeyKind::Id => self.partition.single_id(subject),
             KeyKind::Words => self.intern(self.partition.key(subject).words(), is_idle),
+        }
+    }
+
+    /// Has the subject's row brought into the cache, if it is known without a search and no longer than two lines.
+    #[inline(always)]
+    pub(crate) fn prepare(&self, subject: &Subject) {
+        if let Some(row) = self.direct_row(subject) {
+            let (page, buckets) = place(self.per_row, row);
+            if let Some(page) = self.pages.get(page) {
+                prefetch_index(page, buckets.start);
+                if buckets.len() > 1 {
+                    prefetch_index(page, buckets.end - 1);
+                }
+            }
         }
     }
 

@@ -28,6 +28,7 @@ mod bucket;
 mod buckets;
 mod budget;
 mod calendar;
+mod claims;
 mod cost;
 mod index;
 mod limiter;

@@ -56,6 +56,8 @@ pub struct Reservation {
     /// than it was written in, and such a copy waits for every cache miss before it, so that no two requests overlap.
     key: usize,
     would_be_refused: bool,
+    /// It came at a time that was kept for it.
+    was_booked: bool,
 }
 
 impl Reservation {
@@ -96,6 +98,16 @@ impl Limiter {
         };
         limiter.reload(Time::ZERO, &policies);
         limiter
+    }
+
+    /// Says that a request of this subject comes in a moment, which changes nothing but how long that takes: called before
+    /// the clock is read for it, what the request needs comes into the cache while it is read. Most of a decision is the
+    /// wait for that, and processors read their clock only when all that was waited for before is there.
+    #[inline(always)]
+    pub fn prepare(&self, subject: &Subject) {
+        for group in &self.groups {
+            group.prepare(subject);
+        }
     }
 
     /// Admits the request under every policy that applies to it and reserves its cost, or changes nothing.
@@ -161,6 +173,7 @@ impl Limiter {
         Ok(Reservation {
             key,
             would_be_refused: admitted.passed != 0,
+            was_booked: false,
         })
     }
 
@@ -281,12 +294,26 @@ impl Limiter {
     /// What has changed since the last call and must outlive a restart of the process: calendar budgets, and levels that
     /// take more than a minute to be full again.
     pub fn save(&mut self, now: Time) -> Vec<Saved> {
-        let now = self.advance(now);
-        let mut saved = Vec::new();
+        self.begin_saving();
+        self.save_next(now, usize::MAX).unwrap_or_default()
+    }
+
+    /// Begins what [`Self::save`] does at once, for an owner behind whose lock others wait: [`Self::save_next`] is to be
+    /// called until it has nothing more. What changes in the meantime is left to the next time.
+    pub fn begin_saving(&mut self) {
         for group in &mut self.groups {
-            group.save(now, &mut saved);
+            group.begin_saving();
         }
-        saved
+    }
+
+    /// What must be saved of the next up to `most` partition keys that have changed. `None`: that was all.
+    pub fn save_next(&mut self, now: Time, most: usize) -> Option<Vec<Saved>> {
+        let now = self.advance(now);
+        let (mut saved, mut looked_at) = (Vec::new(), 0);
+        for group in &mut self.groups {
+            looked_at += group.save_next(now, most - looked_at, &mut saved);
+        }
+        (looked_at > 0).then_some(saved)
     }
 
     /// Takes from a bucket what [`Self::save`] said `age` ago. What no policy counts any more is left out.

@@ -2,7 +2,7 @@ mod booking;
 mod persistence;
 mod report;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_set};
 use std::ops::Range;
 
 use foldhash::fast::FixedState;
@@ -49,6 +49,8 @@ pub(crate) struct PolicyGroup {
     is_durable: bool,
     /// Rows that have changed since they were last saved, if they must be.
     dirty: HashSet<u32, FixedState>,
+    /// Those of them that are being saved.
+    saving: hash_set::IntoIter<u32>,
 }
 
 impl PolicyGroup {
@@ -82,6 +84,7 @@ impl PolicyGroup {
             running_from: first_id,
             is_durable: meters.iter().any(Meter::is_durable),
             dirty: HashSet::default(),
+            saving: HashSet::<u32, FixedState>::default().into_iter(),
             meters,
         }
     }
@@ -105,6 +108,12 @@ impl PolicyGroup {
     #[inline]
     pub(crate) fn bit(&self) -> u64 {
         self.bit
+    }
+
+    /// A request of this subject comes in a moment.
+    #[inline(always)]
+    pub(crate) fn prepare(&self, subject: &Subject) {
+        self.buckets.prepare(subject);
     }
 
     /// Reserves all that the request may cost, or nothing.

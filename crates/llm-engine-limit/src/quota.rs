@@ -148,6 +148,12 @@ impl Quota {
         Duration::from_nanos(self.scale.quantum_nanos)
     }
 
+    /// How long it takes until so many units have refilled.
+    #[must_use]
+    pub fn refill_time(&self, units: u64) -> Duration {
+        self.scale.wait_until(self.scale.ticks_of(units), Time::ZERO)
+    }
+
     pub(crate) fn scale(&self) -> &Scale {
         &self.scale
     }

@@ -5,6 +5,7 @@ use foldhash::fast::FixedState;
 
 use crate::Time;
 use crate::bookings::HORIZON;
+use crate::claims::Claims;
 use crate::meter::Meter;
 
 /// What the bookings on one row of buckets come to.
@@ -23,6 +24,8 @@ pub(crate) struct Schedule {
     /// Those whose callers have not come although they could have. Nothing is left for them: some come nevertheless, and
     /// there is slack for these.
     late: BTreeSet<(Time, u64)>,
+    /// Of those that must wait for longer than times are booked.
+    pub(crate) claims: Claims,
     /// The rate at which the row's bookings are kept.
     kept: Rate,
     /// Only where callers share the row.
@@ -75,13 +78,14 @@ impl Schedule {
             upcoming: BTreeSet::new(),
             due: BTreeMap::new(),
             late: BTreeSet::new(),
+            claims: Claims::default(),
             kept: ONE,
             callers: HashMap::default(),
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.upcoming.is_empty() && self.due.is_empty() && self.late.is_empty()
+        self.upcoming.is_empty() && self.due.is_empty() && self.late.is_empty() && self.claims.is_empty()
     }
 
     /// The earliest booking whose caller is late.
@@ -94,18 +98,21 @@ impl Schedule {
         self.upcoming.iter().find(|(_, id)| Some(*id) != own).copied()
     }
 
-    /// What is left on a bucket for those whose time has come just now.
-    pub(crate) fn held_back(&self, place: usize) -> u64 {
-        times(self.booked[place].due, self.kept)
+    /// What is left on a bucket for those whose time has come just now, and for the first claim.
+    pub(crate) fn held_back(&self, meter: &Meter, now: u64, own_claim: Option<u64>) -> u64 {
+        let claimed = self.claims.kept(meter, now, own_claim);
+        times(self.booked[meter.place].due, self.kept).saturating_add(claimed)
     }
 
     /// The same for one of those, whose own room is not in its way.
-    pub(crate) fn held_back_by_others(&self, place: usize, own: (Time, u64), ticks: u64) -> u64 {
+    pub(crate) fn held_back_by_others(&self, meter: &Meter, now: u64, own: (Time, u64), ticks: u64) -> u64 {
+        let (_, id) = own;
         let own = self
             .due
             .get(&own)
             .map_or(0, |weight| times(ticks.into(), *weight));
-        times(self.booked[place].due.saturating_sub(own.into()), self.kept)
+        let due = self.booked[meter.place].due.saturating_sub(own.into());
+        times(due, self.kept).saturating_add(self.claims.kept(meter, now, Some(id)))
     }
 
     /// What is kept for one that is not yet due.
@@ -132,17 +139,37 @@ impl Schedule {
         })
     }
 
-    /// The tick from which on a bucket can give so much more, after all that is booked. `level` is what is taken already.
-    pub(crate) fn turn_of(&self, meter: &Meter, now: u64, level: u64, ticks: u64) -> u64 {
+    /// The tick from which on a bucket can give so much more, after all that is booked and beside what is claimed.
+    /// `level` is what is taken already.
+    pub(crate) fn turn_of(
+        &self,
+        meter: &Meter,
+        now: u64,
+        level: u64,
+        ticks: u64,
+        own_claim: Option<u64>,
+    ) -> u64 {
         let booked = &self.booked[meter.place];
         let after_all = after(booked.all, meter, now, level, ticks);
-        after_all.max(following(booked.end, now, ticks))
+        if let Some(complete) = self.claims.complete_for(meter, own_claim) {
+            return match booked.all {
+                0 => after_all,
+                // Others may have taken a little of what was left for it.
+                _ if complete <= now => {
+                    (now + level + ticks).saturating_sub(meter.burst_ticks() + meter.slack)
+                }
+                _ => after_all.min(complete),
+            };
+        }
+        let turn = self.claims.turn_beside(meter, after_all, own_claim);
+        turn.max(following(booked.end, now, ticks))
     }
 
     /// The same for one that has booked `own` already and asks again.
     pub(crate) fn turn_again(&self, meter: &Meter, now: u64, level: u64, ticks: u64, own: u64) -> u64 {
         let others = self.booked[meter.place].all.saturating_sub(own.into());
-        after(others, meter, now, level, ticks)
+        let turn = after(others, meter, now, level, ticks);
+        self.claims.turn_beside(meter, turn, None)
     }
 
     /// The tick from which on a bucket can give what was promised and could not be given: before everybody else.

@@ -39,6 +39,9 @@ pub struct NotNow {
     pub exact: bool,
     /// Whether that time is kept for the request.
     pub booked: bool,
+    /// Whether the request came at the time that was kept for it, and has another, before everybody else's, because it could
+    /// not be admitted: whoever was before it came a little late.
+    pub is_next: bool,
     /// Every quota that refused.
     pub refused: Vec<Refused>,
 }
@@ -97,6 +100,12 @@ pub struct Level {
 }
 
 impl Refusal {
+    /// Whether the request came at the time that was kept for it, and is the next: see [`NotNow::is_next`].
+    #[must_use]
+    pub fn is_next(&self) -> bool {
+        matches!(self, Self::NotNow(not_now) if not_now.is_next)
+    }
+
     /// Every quota that refused.
     #[must_use]
     pub fn refused(&self) -> Vec<Refused> {
@@ -136,6 +145,7 @@ impl NotNow {
             wait: waits.max().unwrap_or_default(),
             exact: refused.iter().all(is_exact),
             booked: false,
+            is_next: false,
             refused,
         }
     }

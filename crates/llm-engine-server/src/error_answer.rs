@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::{
     CompleteError, Failure, Fault, Refusal, RefusalCode, UnknownModel, in_units, milliseconds_up,
@@ -323,15 +323,20 @@ impl From<CompleteError> for ErrorAnswer {
 }
 
 /// 404 for a path that is no route.
-pub(crate) fn not_found() -> Response {
-    (StatusCode::NOT_FOUND, Json(json!({ "detail": "Not Found" }))).into_response()
+pub(crate) fn not_found(path: &str) -> Response {
+    let message = format!("There is no route {path}.");
+    unrouted(StatusCode::NOT_FOUND, "Not Found", "unknown_route", message)
 }
 
 /// 405 for a method that the path does not have; axum has set `Allow` by then.
-pub(crate) fn method_not_allowed() -> Response {
-    (
-        StatusCode::METHOD_NOT_ALLOWED,
-        Json(json!({ "detail": "Method Not Allowed" })),
-    )
-        .into_response()
+pub(crate) fn method_not_allowed(method: &Method, path: &str) -> Response {
+    let message = format!("The route {path} has no method {method}.");
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    unrouted(status, "Method Not Allowed", "method_not_allowed", message)
+}
+
+/// The public servers' words; beside them, for OpenAI's clients, which show nothing else, what they mean.
+fn unrouted(status: StatusCode, detail: &str, code: &str, message: String) -> Response {
+    let error = ErrorAnswer::new(status, code, "invalid_request_error", message).error;
+    (status, Json(json!({ "detail": detail, "error": error }))).into_response()
 }

@@ -58,6 +58,8 @@ pub struct ReplaySetup {
     pub keep: Duration,
     /// Of all answers together, those that are being recorded among them; for each that is running it may be one piece more.
     pub memory_bytes: usize,
+    /// Of those of one caller, which make room for each other before those of others do.
+    pub memory_bytes_per_caller: usize,
     /// Of one answer.
     pub answer_bytes: usize,
     /// Answers that are kept.
@@ -69,7 +71,6 @@ pub struct ReplaySetup {
 /// The work and the answers that belong to idempotency keys.
 pub(crate) struct Replays {
     setup: ReplaySetup,
-    memory: Arc<Memory>,
     /// Never held while something is waited for.
     table: Mutex<Table>,
     metrics: ReplayMetrics,
@@ -145,6 +146,7 @@ where
         }
         Found::Running(listener) => (listener, Source::Running),
         Found::Stored(listener) => (listener, Source::Stored),
+        Found::Cancelled => return Err(ErrorAnswer::cancelled()),
         Found::OtherRequest => return Err(ErrorAnswer::idempotency_key_reused()),
         Found::NotKept => return Err(ErrorAnswer::answer_not_kept()),
     };
@@ -189,37 +191,46 @@ async fn respond(listener: Listener, source: Source) -> Result<Response, ErrorAn
 
 impl Replays {
     pub(crate) fn new(setup: ReplaySetup, metrics: ReplayMetrics) -> Self {
-        let memory = Arc::new(Memory::new(setup.memory_bytes));
+        let memory = Arc::new(Memory::new(setup.memory_bytes, setup.memory_bytes_per_caller));
         Self {
             setup,
-            table: Mutex::new(Table::new(setup, Arc::clone(&memory), metrics.clone())),
-            memory,
+            table: Mutex::new(Table::new(setup, memory, metrics.clone())),
             metrics,
         }
     }
 
     /// Cancels the work with this key of the caller on whatever path it runs, and forgets stored answers. Says whether
-    /// something was running; `None` if there was nothing at all.
-    pub(crate) fn cancel(&self, caller: &Caller, key: &str) -> Option<bool> {
-        self.table().forget(Instant::now(), &caller.name, key)
+    /// something was running; `None` if there was nothing at all. What has been overtaken, and comes within `ahead`, is refused.
+    pub(crate) fn cancel(&self, caller: &Caller, key: &str, ahead: Duration) -> Option<bool> {
+        let now = Instant::now();
+        let mut table = self.table();
+        let was_running = table.forget(now, &caller.name, key);
+        if !ahead.is_zero() {
+            table.cancel_ahead(now, &caller.name, key, ahead);
+        }
+        was_running
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an answer may be recorded further; if need be, stored ones make room.
-    fn has_room(&self, recording: &Recording, bytes: usize) -> bool {
+    /// Whether an answer may be recorded further; if need be, stored ones make room: those of its caller if that has its share,
+    /// else the oldest.
+    fn has_room(&self, name: &Name, recording: &Recording, bytes: usize) -> bool {
         if recording.bytes() + bytes > self.setup.answer_bytes {
             return false;
         }
-        if self.memory.has_room(bytes) {
-            return true;
+        // At most for its share first, and then in all.
+        for _ in 0..2 {
+            let Err(full) = recording.room_for(bytes) else {
+                return true;
+            };
+            // Their memory is given back without the lock.
+            let dropped = self.table().make_room(full, name, bytes);
+            drop(dropped);
         }
-        // Their memory is given back without the lock.
-        let dropped = self.table().make_room(bytes);
-        drop(dropped);
-        self.memory.has_room(bytes)
+        recording.room_for(bytes).is_ok()
     }
 }
 
@@ -292,7 +303,11 @@ impl Work {
 
     async fn add(&self, piece: Bytes) {
         let recording = &self.recording;
-        if recording.is_joinable() && !self.replays.has_room(recording, recording::cost(&piece)) {
+        if recording.is_joinable()
+            && !self
+                .replays
+                .has_room(&self.name, recording, recording::cost(&piece))
+        {
             recording.overgrow();
         }
         // What is kept takes no more memory than is counted for it.
@@ -315,3 +330,6 @@ impl Drop for Work {
         self.recording.end(End::Failed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Query, Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 
@@ -38,7 +38,7 @@ pub(crate) fn router(app: App) -> Router {
             generating(Dialect::LlmEngine, v1::completions_stream),
         )
         .route("/v1/llm/model-endpoints", get(endpoints::list))
-        .route("/v1/llm/model-endpoints/{name}", get(endpoints::get))
+        .route("/v1/llm/model-endpoints/{*name}", get(endpoints::get))
         .route(
             "/v1/chat/completions",
             generating(Dialect::OpenAi, openai::chat_completions),
@@ -47,6 +47,7 @@ pub(crate) fn router(app: App) -> Router {
             "/v1/completions",
             generating(Dialect::OpenAi, openai::completions),
         )
+        .route("/v1/embeddings", generating(Dialect::OpenAi, openai::embeddings))
         .route("/v1/llm/fine-tunes", get(fine_tunes::list))
         .route("/v1/llm/fine-tunes/{id}", get(fine_tunes::unknown))
         .route("/v1/llm/fine-tunes/{id}/events", get(fine_tunes::unknown))
@@ -69,7 +70,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/healthcheck", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(unrouted)
-        .method_not_allowed_fallback(async || method_not_allowed())
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| method_not_allowed(&method, uri.path()))
         .with_state(app)
 }
 
@@ -92,7 +93,7 @@ async fn unrouted(request: Request) -> Response {
         .strip_suffix('/')
         .filter(|path| path.len() > 1 && !path.starts_with("//"))
     else {
-        return not_found();
+        return not_found(path);
     };
     let query = request
         .uri()
@@ -101,7 +102,7 @@ async fn unrouted(request: Request) -> Response {
         .unwrap_or_default();
     match HeaderValue::try_from(format!("{shorter}{query}")) {
         Ok(location) => (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, location)]).into_response(),
-        Err(_) => not_found(),
+        Err(_) => not_found(path),
     }
 }
 

@@ -1,4 +1,4 @@
-//! OpenAI's dialect: chat completions and completions.
+//! OpenAI's dialect: chat completions, completions and embeddings.
 //!
 //! Fields that the engine acts on are read and checked here; every other field passes through untouched.
 

@@ -58,6 +58,7 @@ impl Generation {
         let prompt = match request.kind {
             Kind::Chat => chat_prompt(model, request.field("messages"))?,
             Kind::Completion => text_prompt(model, request.field("prompt"))?,
+            Kind::Embedding => return Err(Refusal::unsupported("input", "an embedding")),
         };
         let max_tokens = max_tokens(model, &request, prompt.len(), default_max_tokens)?;
         Ok(Self {
@@ -122,6 +123,7 @@ fn max_tokens(
     let param = match request.kind {
         Kind::Chat => "messages",
         Kind::Completion => "prompt",
+        Kind::Embedding => "input",
     };
     let left = context.saturating_sub(prompt_tokens);
     if left == 0 {

@@ -121,7 +121,7 @@ impl Call {
         let client = engine.client(self.line.base_url(), self.line.api_key())?;
         let request = self.request.clone();
         let request = match self.line.model() {
-            Some(model) => request.model(engine.line_name(model)),
+            Some(model) => request.model(model),
             None => request,
         };
         Ok((engine, client, request))

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use llm_engine_client::Client;
+use llm_engine_client::{Client, Lines};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use tokio::runtime::{Builder, Runtime};
@@ -13,12 +13,12 @@ use crate::seconds::Seconds;
 
 /// What this process makes its calls with.
 ///
-/// A forked process has none of the threads of its parent, and connections that the parent goes on using: so it gets an engine
-/// of its own with its first call, and the parent's stays where it is, unused.
+/// A forked process has none of the threads of its parent, connections that the parent goes on using, and locks that one of the
+/// threads may have held just then: so it gets an engine of its own with its first call, and the parent's stays where it is, unused.
 pub(crate) struct Engine {
     process: u32,
-    /// What the names of lines end with, so that nobody stands in one of the parent's, which nobody moves on.
-    line_suffix: String,
+    /// Not those that all clients of a process have by default: a child would have its parent's.
+    lines: Lines,
     pub(crate) runtime: Runtime,
     pub(crate) deliveries: Deliveries,
     clients: Mutex<HashMap<(String, String), Client>>,
@@ -42,12 +42,11 @@ impl Engine {
         {
             return Ok(engine);
         }
-        let is_forked = engine.is_some();
-        let made: &'static Self = Box::leak(Box::new(Self::new(process, is_forked)?));
+        let made: &'static Self = Box::leak(Box::new(Self::new(process)?));
         Ok(engine.insert(made))
     }
 
-    fn new(process: u32, is_forked: bool) -> PyResult<Self> {
+    fn new(process: u32) -> PyResult<Self> {
         let mut builder = Builder::new_multi_thread();
         let builder = builder
             .worker_threads(THREADS)
@@ -57,11 +56,7 @@ impl Engine {
             |error: std::io::Error| PyRuntimeError::new_err(format!("no threads can be made: {error}"));
         Ok(Self {
             process,
-            line_suffix: if is_forked {
-                format!("\n{process}")
-            } else {
-                String::new()
-            },
+            lines: Lines::new(),
             runtime: builder.build().map_err(failed)?,
             deliveries: Deliveries::start().map_err(failed)?,
             clients: Mutex::default(),
@@ -80,15 +75,11 @@ impl Engine {
         let client = Client::builder(base_url)
             .api_key(api_key)
             .user_agent(USER_AGENT)
+            .lines(self.lines.clone())
             .build();
         let client = client.map_err(|error| PyValueError::new_err(error.to_string()))?;
         clients.insert(key, client.clone());
         Ok(client)
-    }
-
-    /// The line in which calls to this model stand.
-    pub(crate) fn line_name(&self, model: &str) -> String {
-        format!("{model}{}", self.line_suffix)
     }
 }
 

@@ -44,9 +44,7 @@ impl Line {
     fn held_for(&self, py: Python<'_>) -> PyResult<Seconds> {
         let engine = Engine::of_process(py)?;
         let client = engine.client(self.base_url(), self.api_key())?;
-        let held_for = self
-            .model()
-            .map(|model| client.held_for(&engine.line_name(model)));
+        let held_for = self.model().map(|model| client.held_for(model));
         Ok(Seconds(held_for.unwrap_or_default()))
     }
 }

@@ -142,6 +142,8 @@ def test_what_would_fail_again_is_raised_at_once(client, scripted, status, name)
     assert isinstance(error, llmengine.errors.LLMEngineError)
     assert (error.status_code, error.request_id, error.is_transient) == (status, "r-9", False)
     assert [attempt.number for attempt in error.attempts] == [1]
+    # As the published client says it, to the letter.
+    assert str(error) == str(llmengine.errors.parse_error(status, b'{"detail": "It is so."}'))
     with pytest.raises(type(error)):
         acreate(llmengine)
     with pytest.raises(type(error)):

@@ -164,8 +164,10 @@ async fn a_refusal_is_told_in_full() {
     assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
     assert!(error.is_transient());
     assert!(!format!("{error} {error:?}").contains("secret-key"));
+    // The server's sentence to the letter; what is displayed may go on after it.
+    assert_eq!(error.message(), "Policy per-key allows 60 requests per minute.");
     let seen = seen.lock().unwrap();
     let expected = "Waiting { attempt: 1, wait: 1ms, status: Some(429), code: Some(\"rate_limited\"), \
-        policy: Some(\"per-key\"), message: \"Policy per-key allows 60 requests per minute\", is_booked: true }";
+        policy: Some(\"per-key\"), message: \"Policy per-key allows 60 requests per minute.\", is_booked: true }";
     assert_eq!(*seen, expected);
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use llm_engine_limit::{Counted, Per, Period, Policy, Saved, SavedLevel, Subject, Unit, User};
+use llm_engine_limit::{Counted, Per, Period, Policy, Quota, Saved, SavedLevel, Subject, Unit, User};
 use redb::{Database, ReadableDatabase, ReadableTableMetadata};
 use tempfile::TempDir;
 
@@ -99,7 +99,7 @@ fn store(
     policies: &[Policy],
     at: Timestamp,
 ) -> Result<(), JournalError> {
-    journal.store(&journal.entries(saved, names, policies, at))
+    journal.store(&journal.entries(saved, names, policies, at), policies)
 }
 
 fn with_database<T>(
@@ -149,7 +149,7 @@ fn what_is_stored_is_there_after_a_restart_under_other_numbers() {
     drop(journal);
 
     let journal = Journal::open(&path).expect("the same file");
-    let loaded = journal.load(&after, &policies).expect("loaded");
+    let loaded = journal.load(&after, &policies, at(0)).expect("loaded");
     let expected = stored(2).map(|saved| (saved, at(0)));
     assert_eq!(loaded.len(), expected.len());
     for entry in expected {
@@ -166,7 +166,7 @@ fn keys_are_readable_and_say_which_zeros_count() {
     for per in [NOTHING, CALLER, ALL] {
         let saved = [missing("p", Subject::default(), 1)];
         let entries = journal.entries(&saved, &names, &policies(&[("p", per)]), at(0));
-        journal.store(&entries).expect("stored");
+        journal.store(&entries, &[]).expect("stored");
         keys.extend(entries.into_iter().map(|entry| entry.key));
     }
     assert_eq!(count(&journal), 3);
@@ -198,7 +198,7 @@ fn a_later_level_replaces_an_earlier_one_and_nothing_deletes_it() {
         missing("p", caller(0), 0),
     ];
     store(&journal, &second, &names, &policies, at(1)).expect("stored");
-    let loaded = journal.load(&names, &policies).expect("loaded");
+    let loaded = journal.load(&names, &policies, at(0)).expect("loaded");
     assert_eq!(loaded, [(second[0].clone(), at(1))]);
     assert_eq!(count(&journal), 1);
 }
@@ -213,12 +213,12 @@ fn what_has_no_name_is_left_out_until_the_name_comes_back() {
     let saved = [missing("p", caller(0), 1), missing("p", caller(1), 2)];
     store(&journal, &saved, &both, &per_caller, at(0)).expect("stored");
 
-    let without_a = journal.load(&names(&["b"]), &per_caller).expect("loaded");
+    let without_a = journal.load(&names(&["b"]), &per_caller, at(0)).expect("loaded");
     assert_eq!(without_a, [(missing("p", caller(0), 2), at(0))]);
     for others in [vec![], counted_per(ALL), counted_per(NOTHING)] {
-        assert_eq!(journal.load(&both, &others).expect("loaded"), []);
+        assert_eq!(journal.load(&both, &others, at(0)).expect("loaded"), []);
     }
-    assert_eq!(journal.load(&both, &per_caller).expect("loaded").len(), 2);
+    assert_eq!(journal.load(&both, &per_caller, at(0)).expect("loaded").len(), 2);
 
     let nameless = [missing("q", caller(0), 1), missing("p", caller(9), 1)];
     store(&journal, &nameless, &both, &per_caller, at(0)).expect("nothing is stored");
@@ -226,7 +226,7 @@ fn what_has_no_name_is_left_out_until_the_name_comes_back() {
 }
 
 #[test]
-fn what_is_certainly_over_is_cleared_out_once_a_day() {
+fn what_is_certainly_over_is_cleared_out_every_hour() {
     let (_folder, path) = place();
     let names = names(&["a", "b"]);
     let policies = policies(&[("p", CALLER)]);
@@ -241,27 +241,54 @@ fn what_is_certainly_over_is_cleared_out_once_a_day() {
     let saved = [day, spent("p", caller(0), 7, 10), missing("p", caller(0), 10)];
     store(&journal, &saved, &names, &policies, at(0)).expect("stored");
     let nothing = [missing("p", caller(1), 0)];
-    for (hours, left) in [
-        (-240, 3),
-        (48, 3),
-        (71, 3),
-        (72, 2),
-        (32 * 24, 2),
-        (33 * 24, 1),
-        (400 * 24, 1),
-        (401 * 24, 0),
+    const HOUR: i64 = 60;
+    const DAY: i64 = 24 * HOUR;
+    for (minutes, left) in [
+        (-10 * DAY, 3),
+        (2 * DAY, 3),
+        (2 * DAY + 59, 3),
+        (2 * DAY + HOUR, 2),
+        (32 * DAY, 2),
+        (32 * DAY + HOUR, 1),
+        (400 * DAY, 1),
+        (400 * DAY + HOUR, 0),
     ] {
-        let later = at(0) + SignedDuration::from_hours(hours);
+        let later = at(0) + SignedDuration::from_mins(minutes);
         store(&journal, &nothing, &names, &policies, later).expect("stored");
-        assert_eq!(count(&journal), left, "after {hours} hours");
+        assert_eq!(count(&journal), left, "after {minutes} minutes");
     }
+}
+
+/// Ten units of a hundred in five minutes are there again after thirty seconds; nobody need know of them for longer.
+#[test]
+fn what_has_refilled_is_not_loaded_and_goes_with_the_next_clearing() {
+    let (_folder, path) = place();
+    let names = names(&["a", "b"]);
+    let quota = Quota::new(100, Duration::from_mins(5)).expect("it is exact");
+    let mut policies = policies(&[("p", CALLER)]);
+    policies[0].quotas = vec![(Unit::Tokens, quota)];
+    let journal = Journal::open(&path).expect("a new file");
+    let saved = [missing("p", caller(0), 10), missing("p", caller(1), 100)];
+    store(&journal, &saved, &names, &policies, at(0)).expect("stored");
+    let loaded = |seconds| {
+        journal
+            .load(&names, &policies, at(seconds))
+            .expect("loaded")
+            .len()
+    };
+    assert_eq!([30, 31, 300, 301].map(loaded), [2, 1, 1, 0]);
+
+    assert_eq!(count(&journal), 2);
+    let nothing = [missing("p", caller(0), 0)];
+    store(&journal, &nothing, &names, &policies, at(3_600)).expect("stored");
+    assert_eq!(count(&journal), 0);
 }
 
 #[test]
 fn the_file_and_its_folder_are_private() {
     let (_folder, path) = place();
     let journal = Journal::open(&path).expect("a new file");
-    journal.store(&[]).expect("nothing to do");
+    journal.store(&[], &[]).expect("nothing to do");
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
     let folder = path.parent().expect("it has a folder");
     assert_eq!((mode(folder), mode(&path)), (0o700, 0o600));
@@ -364,7 +391,7 @@ fn an_entry_without_sense_stops_the_start() {
             Ok(())
         };
         with_database(&journal, write).expect("written");
-        let error = journal.load(&Names::default(), &[]).expect_err("no sense");
+        let error = journal.load(&Names::default(), &[], at(0)).expect_err("no sense");
         let expected = format!("FILE is damaged (no sense in its entry {key}); ");
         assert!(sentence(&error, &path).starts_with(&expected), "{error}");
     }
@@ -429,7 +456,7 @@ fn after_a_failure_the_file_is_opened_anew_and_what_was_not_written_is() {
     fs::rename(&away, &path).expect("renamed");
     keep(1, 2, 4).expect("stored");
 
-    let loaded = journal.load(&names, &policies).expect("loaded");
+    let loaded = journal.load(&names, &policies, at(0)).expect("loaded");
     let expected = [
         (missing("p", caller(0), 7), at(0)),
         (missing("p", caller(1), 2), at(4)),

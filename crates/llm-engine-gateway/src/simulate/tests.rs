@@ -5,7 +5,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use llm_engine_limit::{Fingerprint, Mode, Per, Period, Quota, Unit};
 
-use super::{Retry, SimulatedModel, SimulatedRequest, Simulation, SimulationReport, SimulationSetup, Tokens};
+use super::{
+    BookingCounts, Retry, SimulatedModel, SimulatedRequest, Simulation, SimulationReport, SimulationSetup,
+    Tally, Tokens,
+};
 use crate::{ApiKeyDigest, BudgetSetup, CallerSetup, MatchSetup, PolicySetup, PriceSetup};
 
 const START: &str = "2026-11-24T00:00:00Z";
@@ -140,6 +143,30 @@ fn clients_that_come_when_they_are_told_need_at_most_two_calls() {
     assert!(waits.mean().abs_diff(Duration::from_secs(5)) < Duration::from_millis(100));
     assert!(waits.quantile(0.95).abs_diff(Duration::from_secs_f64(9.4)) < Duration::from_millis(200));
     assert!(waits.quantile(0.5).abs_diff(Duration::from_secs(5)) < Duration::from_millis(200));
+}
+
+/// A strict quota with a burst of one request has no room for anybody who is up to 20 ms late. Whoever comes after that one
+/// waits in the server for as long.
+#[test]
+fn on_a_strict_quota_clients_that_come_when_they_are_told_need_at_most_two_calls() {
+    let strict = Quota::strict(101, Duration::from_secs(10), 1).expect("it is exact");
+    let policies = vec![PolicySetup {
+        quotas: vec![(Unit::Requests, strict)],
+        ..requests_per(100, Duration::from_secs(10), 1)
+    }];
+    let report = at_once(200, policies, Retry::Told);
+    let Tally {
+        calls,
+        admitted,
+        held,
+        ..
+    } = report.total;
+    assert_eq!((calls, admitted), (2 * 200 - 1, 200));
+    assert!(held > 40, "else nobody was late: {held}");
+    let BookingCounts { told, claimed, kept } = report.bookings;
+    assert_eq!((told, claimed, kept), (199, 199, 199));
+    let last = report.total.waits.longest();
+    assert!(last < Duration::from_secs_f64(19.9 * 1.01), "{last:?}");
 }
 
 #[test]

@@ -229,3 +229,48 @@ async fn who_is_held_without_a_time_and_goes_takes_no_equal_request_s_time_along
     assert!(at_once(next.as_mut()).await.is_none());
     assert!(upstream.arrived().is_none(), "it is the time of another");
 }
+
+/// A strict quota has no room for those who are late, so one that comes at its time may find that the one before came a
+/// little too late. It has done what it was told to, and is not refused for that.
+#[tokio::test(start_paused = true)]
+async fn who_comes_at_its_time_after_one_that_was_late_waits_for_a_moment_instead_of_being_refused() {
+    let _frozen = stay_frozen();
+    let World {
+        gateway,
+        mut upstream,
+    } = World::with(|setup| {
+        setup.models[0].concurrency = NonZeroUsize::new(10).unwrap();
+        let strict = Quota::strict(101, Duration::from_secs(1), 1).unwrap();
+        setup.policies = vec![policy("p", [(Unit::Requests, strict)])];
+    })
+    .await;
+    let request = streaming();
+    drop(answered(&gateway, "alice", &request, "first", &mut upstream).await);
+    for (id, time) in [("second", UNIT), ("third", 2 * UNIT)] {
+        let refusal = refused(complete_as(&gateway, "alice", &request, id).await);
+        assert_eq!((refusal.retry_after, refusal.booked), (Some(time), true));
+    }
+    let late = UNIT / 2;
+    advance(UNIT + late).await;
+    drop(answered(&gateway, "alice", &request, "second", &mut upstream).await);
+    advance(UNIT - late).await;
+    let mut third = hold(&gateway, "alice", &request, "third").await;
+    advance(late).await;
+    arrived(third.as_mut(), &mut upstream)
+        .await
+        .answer_words(1, &["a"]);
+    third.await.unwrap();
+}
+
+/// Begins a request, which is not held, and has it answered.
+async fn answered(
+    gateway: &Gateway,
+    name: &str,
+    request: &Request,
+    id: &str,
+    upstream: &mut Upstream,
+) -> AnswerBody {
+    let mut answer = pin!(complete_as(gateway, name, request, id));
+    arrived(answer.as_mut(), upstream).await.answer_words(1, &["a"]);
+    answer.await.unwrap()
+}

@@ -4,15 +4,15 @@ use std::num::NonZeroUsize;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use llm_engine_gateway::{AnswerBody, CompleteError, Gateway, RefusalCode};
+use llm_engine_gateway::{AnswerBody, CompleteError, Gateway, Quota, RefusalCode, Unit};
 use llm_engine_wire::openai::Request;
 use scripted_upstream::freeze;
 use serde_json::json;
 use tokio::time::advance;
 
 use crate::harness::{
-    World, arrived, assert_waits, at_once, complete, complete_as, drain, model, refused, remote, request,
-    spent, stream_of, streaming,
+    World, arrived, assert_waits, at_once, complete, complete_as, drain, model, policy, refused, remote,
+    request, spent, stream_of, streaming,
 };
 
 async fn world(concurrency: usize, queue_length: usize) -> World {
@@ -216,4 +216,35 @@ async fn as_many_run_as_there_are_places_and_each_model_has_its_own() {
     );
     let other = request(json!({ "model": "n", "stream": true }));
     arrived(pin!(complete(&world.gateway, &other)), &mut world.upstream).await;
+}
+
+#[tokio::test]
+async fn who_comes_at_its_time_and_finds_the_model_full_keeps_its_turn() {
+    let _frozen = freeze();
+    let mut world = World::with(|setup| {
+        setup.models[0].queue_length = 0;
+        let one_a_second = Quota::with_burst(60, Duration::from_secs(60), 1).unwrap();
+        setup.policies = vec![policy("p", [(Unit::Requests, one_a_second)])];
+    })
+    .await;
+    let (answer, _stream) = world.begin().await;
+    let request = streaming();
+    let limited = refused(complete_as(&world.gateway, "alice", &request, "booked").await);
+    assert_eq!(
+        (limited.retry_after, limited.booked),
+        (Some(Duration::from_secs(1)), true)
+    );
+    advance(Duration::from_secs(1)).await;
+    let full = refused(complete_as(&world.gateway, "alice", &request, "booked").await);
+    assert_eq!(full.code, RefusalCode::Saturated);
+    let wait = full.retry_after.unwrap();
+    drop(answer);
+    // Somebody else comes when it is almost there again.
+    let little = Duration::from_millis(100);
+    advance(wait - little).await;
+    let other = refused(complete_as(&world.gateway, "bob", &request, "other").await);
+    assert_eq!(other.code, RefusalCode::RateLimited);
+    advance(little).await;
+    let mut booked = pin!(complete_as(&world.gateway, "alice", &request, "booked"));
+    arrived(booked.as_mut(), &mut world.upstream).await;
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::{Limiter, Reservation};
-use crate::bookings::{HORIZON, Turn};
+use crate::bookings::{GRACE, HORIZON, Turn};
 use crate::cost::Amounts;
 use crate::policy_group::{PolicyGroup, Question, Refusing, Standing};
 use crate::{Cost, Counted, Fingerprint, NotNow, Refusal, Refused, Subject, Time};
@@ -14,6 +14,28 @@ impl Limiter {
         self.advance(now);
         if let Some(id) = self.bookings.find_last(subject, fingerprint) {
             self.end_booking(id, None);
+        }
+    }
+
+    /// Ends a reservation on which no model has worked, because the request was refused after all for another reason. If it
+    /// had come at a time that was kept for it, it has another, `after` from now, when it is to come again: it has not had its
+    /// turn.
+    pub fn give_back(
+        &mut self,
+        now: Time,
+        reservation: Reservation,
+        fingerprint: Fingerprint,
+        after: Duration,
+    ) {
+        let admitted = self.admitted.get(reservation.key);
+        let (subject, cost) = (admitted.subject, admitted.amounts.cost());
+        let was_booked = reservation.was_booked;
+        self.settle(now, reservation, Cost::NOTHING);
+        let soonest = self.latest + after.max(Duration::from_nanos(1));
+        let is_near = after <= HORIZON && soonest + HORIZON < Time::END;
+        if was_booked && is_near && self.bookings.have_room(subject.caller) {
+            let due = self.free_time(subject, soonest);
+            self.keep_time(due, subject, cost, fingerprint);
         }
     }
 
@@ -38,7 +60,9 @@ impl Limiter {
                 _ => self.refuse(given, subject, cost, standing, fingerprint),
             });
         };
-        if let Some(own) = standing.own() {
+        let own = standing.own();
+        let was_booked = own.is_some_and(|own| !self.bookings.get(own).is_claim);
+        if let Some(own) = own {
             let due = self.bookings.get(own).due;
             self.end_booking(own, Some(true));
             if let Standing::InPlaceOf { other, .. } = standing {
@@ -57,6 +81,7 @@ impl Limiter {
         Ok(Reservation {
             key,
             would_be_refused: admitted.passed != 0,
+            was_booked,
         })
     }
 
@@ -77,7 +102,9 @@ impl Limiter {
             self.end_booking(own, None);
             return Standing::Fresh;
         }
-        if self.bookings.is_due(own, now) {
+        if self.bookings.get(own).is_claim {
+            Standing::Waiting { own }
+        } else if self.bookings.is_due(own, now) {
             Standing::Due { own }
         } else {
             Standing::Early { own }
@@ -146,14 +173,21 @@ impl Limiter {
         }
         let due = match (standing, fingerprint) {
             (Standing::Due { own }, _) => self.book_anew(own, subject, &refusing),
-            (Standing::Fresh, Some(fingerprint)) => self.book(subject, cost, fingerprint, &refusing),
+            (Standing::Fresh | Standing::Waiting { .. }, Some(fingerprint)) => {
+                self.book(subject, cost, fingerprint, standing, &refusing)
+            }
             _ => None,
         };
         let mut not_now = NotNow::new(std::mem::take(&mut refusing.refused));
         match due {
             Some(due) => {
                 not_now.booked = true;
+                not_now.is_next = matches!(standing, Standing::Due { .. });
                 not_now.wait = not_now.wait.max(due.since(given));
+            }
+            // It need not be kept from coming together with others: it has a place among them.
+            None if self.claim(subject, cost, fingerprint, standing, &refusing) => {
+                not_now.exact &= !refusing.is_booked_up;
             }
             None if refusing.is_booked_up && refusing.is_bookable => {
                 not_now.exact = false;
@@ -201,31 +235,44 @@ impl Limiter {
         }
     }
 
-    /// Books the time at which all of the refusing buckets can give what is asked for, if it is near.
+    /// Books the time at which all of the refusing buckets can give what is asked for, if it is near. A claim that the
+    /// request had has done its work then, unless others have booked times beside it.
     fn book(
         &mut self,
         subject: Subject,
         cost: Cost,
         fingerprint: Fingerprint,
+        standing: Standing,
         refusing: &Refusing,
     ) -> Option<Time> {
         let now = self.latest;
         let amounts = Amounts::from(cost);
-        if refusing.due <= now || !self.is_bookable(refusing) || !self.bookings.have_room(subject.caller) {
+        let claim = standing.own_claim();
+        let is_bookable = refusing.due > now && self.is_bookable(refusing);
+        let needs_claim = claim.is_some() && refusing.is_booked_up;
+        if !is_bookable || needs_claim || !self.bookings.have_room(subject.caller) {
             return None;
         }
         let groups = self.groups.iter_mut();
         let mut groups = groups.filter(|group| group.refuses_some_of(&subject));
-        if !groups.all(|group| group.can_book(now, subject, &amounts)) {
+        if !groups.all(|group| group.can_book(now, subject, &amounts, claim.is_some())) {
             return None;
         }
+        if let Some(claim) = claim {
+            self.end_booking(claim, None);
+        }
         let due = self.free_time(subject, refusing.due);
+        self.keep_time(due, subject, cost, fingerprint);
+        self.note_turns(subject, refusing, false);
+        Some(due)
+    }
+
+    fn keep_time(&mut self, due: Time, subject: Subject, cost: Cost, fingerprint: Fingerprint) {
+        let now = self.latest;
         let id = self.bookings.add(now, due, subject, cost, fingerprint);
         let booking = self.bookings.get(id);
         self.in_groups(subject, |group| group.book(now, id, &booking));
-        self.note_turns(subject, refusing, false);
         self.next_turn = self.next_turn.min(due);
-        Some(due)
     }
 
     /// A booking that could not be kept gets the first time at which it can be, before everybody who has a later one. If the
@@ -245,10 +292,55 @@ impl Limiter {
         Some(due)
     }
 
+    /// Whether all that refuses refills, and within the horizon begins to do so for the request. Measured by its end, larger
+    /// requests would find no room where smaller ones have left some.
     fn is_bookable(&self, refusing: &Refusing) -> bool {
+        let measured = if refusing.is_long {
+            refusing.due
+        } else {
+            refusing.begin
+        };
         // At the end of time there are no moments left to choose from.
-        let is_near = refusing.due.since(self.latest) <= HORIZON && refusing.due + HORIZON < Time::END;
-        refusing.is_bookable && is_near
+        let has_moments = refusing.due + 2 * HORIZON < Time::END;
+        refusing.is_bookable && measured.since(self.latest) <= HORIZON && has_moments
+    }
+
+    /// Keeps the place of arrival of a request for which alone buckets must refill for longer than times are booked, or keeps it for longer, as
+    /// far as its caller can be expected to come again. Returns whether it has one.
+    fn claim(
+        &mut self,
+        subject: Subject,
+        cost: Cost,
+        fingerprint: Option<Fingerprint>,
+        standing: Standing,
+        refusing: &Refusing,
+    ) -> bool {
+        let now = self.latest;
+        let wait = refusing.due.since(now);
+        let until = now + wait.min(LONGEST_CLAIM) + GRACE;
+        if let Standing::Waiting { own } = standing {
+            if refusing.is_bookable || !refusing.full.is_empty() {
+                self.bookings.move_to(own, until);
+                self.next_turn = self.next_turn.min(until);
+                return true;
+            }
+            self.end_booking(own, None);
+        }
+        let must_wait = refusing.is_long && wait > HORIZON;
+        let (Standing::Fresh, Some(fingerprint), true) = (standing, fingerprint, must_wait) else {
+            return false;
+        };
+        let groups = self.groups.iter_mut();
+        let mut groups = groups.filter(|group| group.refuses_some_of(&subject));
+        let has_room = refusing.is_bookable && self.bookings.have_room(subject.caller);
+        if !has_room || until >= Time::END || !groups.all(|group| group.can_claim(now, subject)) {
+            return false;
+        }
+        let id = self.bookings.add_claim(now, until, subject, cost, fingerprint);
+        let booking = self.bookings.get(id);
+        self.in_groups(subject, |group| group.claim(now, id, &booking));
+        self.next_turn = self.next_turn.min(until);
+        true
     }
 
     /// The first instant from `due` on that no booking has on any of the subject's rows.
@@ -288,9 +380,15 @@ impl Limiter {
     }
 
     fn end_booking(&mut self, id: u64, was_kept: Option<bool>) {
-        let booking = self.bookings.get(id);
+        let (booking, now) = (self.bookings.get(id), self.latest);
         self.bookings.remove(id);
-        self.in_groups(booking.subject, |group| group.end_booking(id, &booking, was_kept));
+        self.in_groups(booking.subject, |group| {
+            if booking.is_claim {
+                group.end_claim(now, id, &booking);
+            } else {
+                group.end_booking(id, &booking, was_kept);
+            }
+        });
     }
 
     pub(super) fn turn_bookings(&mut self, now: Time) {
@@ -299,6 +397,7 @@ impl Limiter {
                 Turn::Due(id) => group.become_due(id, &booking),
                 Turn::Late(id) => group.become_late(id, &booking),
                 Turn::Expired(id) => group.end_booking(id, &booking, Some(false)),
+                Turn::Lapsed(id) => group.end_claim(now, id, &booking),
             });
         }
     }
@@ -314,3 +413,6 @@ impl Limiter {
         groups.filter(move |group| group.refuses_some_of(&subject))
     }
 }
+
+/// Who must wait for longer has to ask at least so often to keep its place of arrival.
+const LONGEST_CLAIM: Duration = Duration::from_secs(600);

@@ -18,6 +18,11 @@ pub(crate) enum Standing {
         /// Its own.
         own: u64,
     },
+    /// It must wait for longer than times are booked, and has a claim: what others leave for it is there.
+    Waiting {
+        /// Its own.
+        own: u64,
+    },
     /// It comes before its time, while another is late: it takes the other's place.
     InPlaceOf {
         /// Its own.
@@ -36,7 +41,16 @@ impl Standing {
     pub(crate) fn own(self) -> Option<u64> {
         match self {
             Self::Fresh => None,
-            Self::Early { own } | Self::InPlaceOf { own, .. } | Self::Due { own } => Some(own),
+            Self::Early { own } | Self::Waiting { own } | Self::InPlaceOf { own, .. } | Self::Due { own } => {
+                Some(own)
+            }
+        }
+    }
+
+    pub(crate) fn own_claim(self) -> Option<u64> {
+        match self {
+            Self::Waiting { own } => Some(own),
+            _ => None,
         }
     }
 }
@@ -64,13 +78,53 @@ impl PolicyGroup {
         self.schedule(self.buckets.find(&subject))?.earliest_late()
     }
 
-    /// Whether the caller may book so much more, and there is a row to book it on.
-    pub(crate) fn can_book(&mut self, now: Time, subject: Subject, amounts: &Amounts) -> bool {
+    /// Whether the caller may book so much more, and there is a row to book it on. Who had a claim has waited for that.
+    pub(crate) fn can_book(
+        &mut self,
+        now: Time,
+        subject: Subject,
+        amounts: &Amounts,
+        had_claim: bool,
+    ) -> bool {
         let row = self.row(now, &subject);
         let ticks = self.ticks_of(amounts);
         let has_share = |schedule: &Schedule| schedule.has_share(subject.caller, &self.meters, &ticks);
-        !self.buckets.is_overflow(row)
-            && (self.partition.is_per_caller() || self.schedules.get(&row).is_none_or(has_share))
+        let needs_no_share = had_claim || self.partition.is_per_caller();
+        !self.buckets.is_overflow(row) && (needs_no_share || self.schedules.get(&row).is_none_or(has_share))
+    }
+
+    /// Whether one more of the subject may wait with a claim.
+    pub(crate) fn can_claim(&mut self, now: Time, subject: Subject) -> bool {
+        let row = self.row(now, &subject);
+        let is_per_caller = self.partition.is_per_caller();
+        let has_room = |schedule: &Schedule| schedule.claims.have_room(subject.caller, is_per_caller);
+        !self.buckets.is_overflow(row) && self.schedules.get(&row).is_none_or(has_room)
+    }
+
+    /// A request waits with a claim from now on.
+    pub(crate) fn claim(&mut self, now: Time, id: u64, booking: &Booking) {
+        let row = self.row(now, &booking.subject);
+        if self.buckets.is_overflow(row) {
+            return;
+        }
+        let ticks = self.ticks_of(&Amounts::from(booking.cost));
+        let schedule = self.schedule_on(row);
+        schedule.claims.add(now, id, booking.subject.caller, &ticks);
+    }
+
+    /// A request has what it waited for, or waits no longer.
+    pub(crate) fn end_claim(&mut self, now: Time, id: u64, booking: &Booking) {
+        let many = self.schedules.len() > SCHEDULES;
+        let Some(row) = self.buckets.find(&booking.subject) else {
+            return;
+        };
+        let Some(schedule) = self.schedules.get_mut(&row) else {
+            return;
+        };
+        schedule.claims.remove(now, id);
+        if many && schedule.is_empty() {
+            self.schedules.remove(&row);
+        }
     }
 
     pub(crate) fn has_time(&self, subject: Subject, due: Time) -> bool {
@@ -85,9 +139,7 @@ impl PolicyGroup {
         }
         let ticks = self.ticks_of(&Amounts::from(booking.cost));
         let caller = (!self.partition.is_per_caller()).then_some(booking.subject.caller);
-        let meters = self.meters.len();
-        let schedule = self.schedules.entry(row);
-        let schedule = schedule.or_insert_with(|| Schedule::new(meters));
+        let schedule = self.schedule_on(row);
         schedule.add(booking.due, id, caller, &ticks);
     }
 
@@ -168,6 +220,12 @@ impl PolicyGroup {
         (0..self.meters.len()).map(move |place| buckets.map_or(Bucket::FULL, |buckets| buckets[place]))
     }
 
+    fn schedule_on(&mut self, row: u32) -> &mut Schedule {
+        let meters = self.meters.len();
+        let schedule = self.schedules.entry(row);
+        schedule.or_insert_with(|| Schedule::new(meters))
+    }
+
     fn schedule_mut(&mut self, subject: Subject) -> Option<&mut Schedule> {
         let row = self.buckets.find(&subject)?;
         self.schedules.get_mut(&row)
@@ -203,18 +261,25 @@ pub(super) fn fits(
     let Some(schedule) = schedule.filter(|_| meter.refills()) else {
         return after <= most;
     };
-    if let Standing::Due { .. } = standing {
+    let own_claim = standing.own_claim();
+    let complete = schedule.claims.complete_for(meter, own_claim);
+    if matches!(standing, Standing::Due { .. }) || complete.is_some_and(|complete| complete <= ticks) {
         return after <= most + meter.slack;
     }
-    let after = after.saturating_add(schedule.held_back(meter.place));
-    if after > most || matches!(standing, Standing::InPlaceOf { .. }) {
-        return after <= most;
+    let beside = after.saturating_add(schedule.held_back(meter, ticks, own_claim));
+    if beside > most || matches!(standing, Standing::InPlaceOf { .. }) {
+        return beside <= most;
     }
     let Some((due, id)) = schedule.next_but(standing.own()) else {
         return true;
     };
     let next = bookings.get(id);
     let next_ticks = meter.ticks_of(&Amounts::from(next.cost));
-    let refilled = meter.ticks_at(due).saturating_sub(ticks);
-    after + schedule.held_back_for(next.subject.caller, next_ticks) <= most + refilled
+    let (due, next_held_back) = (
+        meter.ticks_at(due),
+        schedule.held_back_for(next.subject.caller, next_ticks),
+    );
+    let refilled = due.saturating_sub(ticks);
+    let then = after.saturating_add(schedule.held_back(meter, due, own_claim));
+    then.saturating_add(next_held_back) <= most + refilled
 }

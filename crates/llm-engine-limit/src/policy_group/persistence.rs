@@ -90,7 +90,9 @@ impl PolicyGroup {
     /// Takes over the bookings that concern it.
     pub(crate) fn inherit_bookings(&mut self, now: Time, bookings: &Bookings) {
         for (id, booking) in bookings.all() {
-            if self.refuses_some_of(&booking.subject) {
+            if self.refuses_some_of(&booking.subject) && booking.is_claim {
+                self.claim(now, id, &booking);
+            } else if self.refuses_some_of(&booking.subject) {
                 self.book(now, id, &booking);
                 if bookings.is_due(id, now) {
                     self.become_due(id, &booking);
@@ -99,12 +101,21 @@ impl PolicyGroup {
         }
     }
 
-    /// Appends what has changed since the last time and must outlive a restart.
-    pub(crate) fn save(&mut self, now: Time, saved: &mut Vec<Saved>) {
-        let rows: Vec<u32> = self.dirty.drain().collect();
-        for row in rows.into_iter().filter(|row| !self.buckets.is_overflow(*row)) {
-            let subject = self.buckets.subject_of(row);
-            for (policy, own) in self.policies_with(Some(row)) {
+    /// From here on rows that change are left to the next time.
+    pub(crate) fn begin_saving(&mut self) {
+        let left = &mut self.saving;
+        self.dirty.extend(left);
+        self.saving = std::mem::take(&mut self.dirty).into_iter();
+    }
+
+    /// Appends how the next rows that have changed stand, if it must outlive a restart: up to so many. Returns how many
+    /// there were.
+    pub(crate) fn save_next(&mut self, now: Time, most: usize, saved: &mut Vec<Saved>) -> usize {
+        let rows: Vec<u32> = self.saving.by_ref().take(most).collect();
+        let own_rows = rows.iter().filter(|row| !self.buckets.is_overflow(**row));
+        for row in own_rows {
+            let subject = self.buckets.subject_of(*row);
+            for (policy, own) in self.policies_with(Some(*row)) {
                 saved.extend(
                     own.filter(|(meter, bucket)| meter.must_be_saved(*bucket, now))
                         .map(|(meter, bucket)| Saved {
@@ -116,6 +127,7 @@ impl PolicyGroup {
                 );
             }
         }
+        rows.len()
     }
 
     /// Takes from a bucket what had been taken `age` ago, if it is one of this group's.

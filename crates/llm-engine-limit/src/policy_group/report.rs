@@ -15,6 +15,10 @@ pub(crate) struct Refusing {
     pub(crate) refused: Vec<Refused>,
     /// When the last of the refusing buckets could give what is asked for.
     pub(crate) due: Time,
+    /// When the last of them has given all that was booked before, and begins to refill for this request.
+    pub(crate) begin: Time,
+    /// Whether one of them needs longer to refill for this request than times are booked.
+    pub(crate) is_long: bool,
     /// Each refusing bucket and the tick at which it could: group, place, tick, time.
     pub(crate) turns: Vec<(usize, usize, u64, Time)>,
     /// The groups in which as many requests run as may.
@@ -23,6 +27,22 @@ pub(crate) struct Refusing {
     pub(crate) is_booked_up: bool,
     /// Whether a time can be booked: all that refuses refills steadily.
     pub(crate) is_bookable: bool,
+}
+
+impl Refusing {
+    /// A bucket of the group at `index` can give the ticks asked for at this tick and time.
+    fn add_turn(
+        &mut self,
+        (index, meter, ticks): (usize, &Meter, u64),
+        (turn, time): (u64, Time),
+        now: Time,
+    ) {
+        self.due = self.due.max(time);
+        let begin = meter.time_at(turn.saturating_sub(ticks), now);
+        self.begin = self.begin.max(begin);
+        self.is_long |= ticks > meter.horizon();
+        self.turns.push((index, meter.place, turn, time));
+    }
 }
 
 /// Of a request that is asked about.
@@ -76,19 +96,20 @@ impl PolicyGroup {
                         let own = meter.ticks_of(&Amounts::from(bookings.get(own).cost));
                         schedule.turn_again(meter, clock, level, ticks, own)
                     }
-                    (_, Some(schedule)) => schedule.turn_of(meter, clock, level, ticks),
+                    (_, Some(schedule)) => schedule.turn_of(meter, clock, level, ticks, standing.own_claim()),
                     (_, None) => (clock + level + ticks).saturating_sub(meter.burst_ticks()),
                 };
                 let time = meter.time_at(turn, now);
                 if fits(meter, bucket, now, amounts, standing, schedule, bookings) {
                     // It may not once all that is booked has been taken.
                     if asked > 0 && !matches!(standing, Standing::Due { .. }) && time > now {
-                        refusing.due = refusing.due.max(time);
-                        refusing.turns.push((index, meter.place, turn, time));
+                        refusing.add_turn((index, meter, ticks), (turn, time), now);
                     }
                     continue;
                 }
-                let held_back = schedule.map_or(0, |schedule| schedule.held_back(meter.place));
+                let schedule = schedule.filter(|_| meter.refills());
+                let own_claim = standing.own_claim();
+                let held_back = schedule.map_or(0, |schedule| schedule.held_back(meter, clock, own_claim));
                 let wait = if meter.refills() {
                     meter.wait_until(turn, given)
                 } else {
@@ -102,11 +123,10 @@ impl PolicyGroup {
                     remaining: meter.remaining(bucket, held_back, now),
                     wait,
                 });
-                refusing.due = refusing.due.max(time);
-                refusing.turns.push((index, meter.place, turn, time));
-                let schedule = schedule.filter(|_| meter.refills());
-                refusing.is_booked_up |=
-                    schedule.is_some_and(|schedule| schedule.booked[meter.place].all > 0);
+                refusing.add_turn((index, meter, ticks), (turn, time), now);
+                refusing.is_booked_up |= schedule.is_some_and(|schedule| {
+                    schedule.booked[meter.place].all > 0 || schedule.claims.has_another(own_claim)
+                });
                 refusing.is_bookable &= meter.refills();
             }
             if let Some(maximum) = policy.concurrency
@@ -145,11 +165,12 @@ impl PolicyGroup {
         let running = row.map_or(0, |row| self.running.count(row));
         for (policy, buckets) in self.policies_with(row) {
             levels.extend(buckets.map(|(meter, bucket)| {
+                let clock = meter.ticks_at(now);
                 let held_back = schedule.map_or(0, |schedule| match own {
-                    None => schedule.held_back(meter.place),
+                    None => schedule.held_back(meter, clock, None),
                     Some((id, booking)) => {
                         let ticks = meter.ticks_of(&Amounts::from(booking.cost));
-                        schedule.held_back_by_others(meter.place, (booking.due, id), ticks)
+                        schedule.held_back_by_others(meter, clock, (booking.due, id), ticks)
                     }
                 });
                 Level {

@@ -41,13 +41,13 @@ pub(crate) fn caller(caller: u32) -> Subject {
 }
 
 /// One a second, one at once, for all; and that one is taken.
-fn one_a_second() -> Run {
+pub(crate) fn one_a_second() -> Run {
     let mut run = Run::new(&only(Unit::Requests, Quota::with_burst(60, MINUTE, 1).unwrap()));
     assert!(matches!(run.ask(caller(1_000), ONE), Outcome::Admitted));
     run
 }
 
-fn at(run: &mut Run, millis: u64) {
+pub(crate) fn at(run: &mut Run, millis: u64) {
     run.clock = Time::after_epoch(Duration::from_millis(millis));
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn refusal(outcome: Outcome) -> NotNow {
 }
 
 /// The time that was promised, in milliseconds.
-fn promised(run: &mut Run, caller: Subject, fingerprint: Fingerprint) -> u64 {
+pub(crate) fn promised(run: &mut Run, caller: Subject, fingerprint: Fingerprint) -> u64 {
     let refusal = refusal(run.ask_or_book(caller, ONE, fingerprint));
     assert!(refusal.booked && refusal.exact, "{refusal:?}");
     let due = run.clock + refusal.wait;

@@ -26,6 +26,47 @@ fn spend(limiter: &mut Limiter, now: Time, subject: Subject, cost: Cost) {
     limiter.settle(now, reservation, cost);
 }
 
+#[test]
+fn what_has_changed_can_be_saved_a_few_keys_at_a_time() {
+    let per = Per {
+        caller: true,
+        ..Per::default()
+    };
+    let quotas = || vec![(Unit::Requests, Quota::new(10, HOUR).unwrap())];
+    let policies = [policy("p", per, quotas()), policy("q", Per::default(), quotas())];
+    let mut limiter = Limiter::new(policies.to_vec());
+    for caller in 0..8 {
+        spend(
+            &mut limiter,
+            Time::ZERO,
+            Subject { caller, ..ANYONE },
+            requests(1),
+        );
+    }
+    limiter.begin_saving();
+    let mut pieces = Vec::new();
+    while let Some(saved) = limiter.save_next(Time::ZERO, 3) {
+        if pieces.is_empty() {
+            // This is for the next time, whether it was saved by now or not.
+            spend(&mut limiter, Time::ZERO, ANYONE, requests(1));
+        }
+        pieces.push(saved);
+    }
+    assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 3]);
+    let mut callers: Vec<_> = pieces.concat()[..8]
+        .iter()
+        .map(|saved| saved.subject.caller)
+        .collect();
+    callers.sort_unstable();
+    assert_eq!(callers, (0..8).collect::<Vec<_>>());
+    assert_eq!(limiter.save(Time::ZERO).len(), 2);
+
+    // What was begun and not finished is not forgotten.
+    spend(&mut limiter, Time::ZERO, ANYONE, requests(1));
+    limiter.begin_saving();
+    assert_eq!(limiter.save(Time::ZERO).len(), 2);
+}
+
 /// A new process: its clock begins again.
 fn restart(policies: Vec<Policy>, saved: &[Saved], age: Duration) -> Limiter {
     let mut limiter = Limiter::new(policies);

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use super::memory::Memory;
+use super::memory::{Full, Share};
 use crate::error_answer::ErrorAnswer;
 use crate::event_stream::Ending;
 use crate::rate_limit_headers;
@@ -29,7 +29,7 @@ pub(super) struct Recording {
 
 #[derive(Debug)]
 struct State {
-    memory: Arc<Memory>,
+    memory: Arc<Share>,
     head: Option<Head>,
     /// How the stream ends, if it is one.
     ending: Option<Ending>,
@@ -120,7 +120,7 @@ impl From<Parts> for Head {
 
 impl Recording {
     /// Of work that begins, with whoever asked for it.
-    pub(super) fn begin_with(memory: Arc<Memory>, keep: Duration) -> (Arc<Self>, Listener) {
+    pub(super) fn begin_with(memory: Arc<Share>, keep: Duration) -> (Arc<Self>, Listener) {
         memory.take(COST_OF_HEAD);
         let state = State {
             memory,
@@ -252,6 +252,11 @@ impl Recording {
 
     pub(super) fn is_heard(&self) -> bool {
         !self.state().listeners.is_empty()
+    }
+
+    /// Whether there is memory for so many more bytes.
+    pub(super) fn room_for(&self, bytes: usize) -> Result<(), Full> {
+        self.state().memory.room_for(bytes)
     }
 
     /// What it costs.

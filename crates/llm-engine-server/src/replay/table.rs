@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::ReplaySetup;
 use super::claim::Digest;
-use super::memory::Memory;
+use super::memory::{Full, Memory, Share};
 use super::recording::{CannotJoin, Listener, Recording};
 use crate::metrics::ReplayMetrics;
 
@@ -20,6 +20,8 @@ use crate::metrics::ReplayMetrics;
 pub(super) struct Table {
     setup: ReplaySetup,
     memory: Arc<Memory>,
+    /// One for each caller that has ever sent a key, which are as many as are configured.
+    shares: BTreeMap<Arc<str>, Arc<Share>>,
     metrics: ReplayMetrics,
     entries: BTreeMap<Arc<Name>, Entry>,
     /// The answers that can be had again.
@@ -47,6 +49,8 @@ enum State {
     Running(Arc<Recording>),
     Kept(Arc<Recording>, Age),
     Tombstone(Age),
+    /// Nothing of it has come yet, and what comes of it is not wanted any more. On no path, because nobody knows on which.
+    CancelledAhead(Age),
 }
 
 /// Until when something is known, and a number that makes it unique.
@@ -73,11 +77,15 @@ pub(super) enum Found {
     Running(Listener),
     /// Its work has ended.
     Stored(Listener),
+    /// Its caller cancelled it before it came.
+    Cancelled,
     /// Another request with its key.
     OtherRequest,
     /// It was answered, or is being answered, but the answer is not there from its beginning.
     NotKept,
 }
+
+const NO_PATH: &str = "";
 
 /// About 300 bytes each, with the longest keys about 600.
 const MOST_TOMBSTONES: usize = 50_000;
@@ -91,6 +99,10 @@ impl Name {
             path: path.into(),
         }
     }
+
+    fn on_no_path(&self) -> Self {
+        Self::new(&self.caller, NO_PATH, &self.key)
+    }
 }
 
 impl Table {
@@ -98,6 +110,7 @@ impl Table {
         Self {
             setup,
             memory,
+            shares: BTreeMap::new(),
             metrics,
             entries: BTreeMap::new(),
             kept: Ages::new(setup.answers.get(), setup.answers_per_caller.get()),
@@ -110,12 +123,17 @@ impl Table {
     /// one finds nothing. `keep` is how long its work goes on without it.
     pub(super) fn find(&mut self, now: Instant, name: &Arc<Name>, digest: Digest, keep: Duration) -> Found {
         self.forget_old(now);
+        if self.entries.contains_key(&name.on_no_path()) {
+            return Found::Cancelled;
+        }
         if let Some(entry) = self.entries.get(name)
             && let Some(found) = entry.find(digest, keep)
         {
             return found;
         }
-        let (work, listener) = Recording::begin_with(Arc::clone(&self.memory), keep);
+        let share = self.shares.entry(Arc::clone(&name.caller));
+        let share = share.or_insert_with(|| Arc::new(Share::new(Arc::clone(&self.memory))));
+        let (work, listener) = Recording::begin_with(Arc::clone(share), keep);
         let entry = Entry {
             digest,
             state: State::Running(Arc::clone(&work)),
@@ -163,19 +181,25 @@ impl Table {
         dropped
     }
 
-    /// Takes out the oldest answers that nobody is hearing, until so many bytes are free or there are none. They are freed when
-    /// what is returned is dropped.
-    pub(super) fn make_room(&mut self, bytes: usize) -> Vec<Arc<Recording>> {
+    /// Takes out the oldest answers that nobody is hearing, of those that have to go for this request, until so many bytes are
+    /// free or there are none. They are freed when what is returned is dropped.
+    pub(super) fn make_room(&mut self, full: Full, name: &Name, bytes: usize) -> Vec<Arc<Recording>> {
         let mut free = 0;
         let mut ages = Vec::new();
-        for (age, name) in &self.kept.names {
+        let own = self.kept.by_caller.get(&name.caller);
+        let candidates: Box<dyn Iterator<Item = &Age>> = match full {
+            Full::Share => Box::new(own.into_iter().flatten()),
+            Full::Memory => Box::new(self.kept.names.keys()),
+        };
+        for age in candidates {
             if free >= bytes {
                 break;
             }
-            if let Some(Entry {
-                state: State::Kept(answer, _),
-                ..
-            }) = self.entries.get(name)
+            if let Some(name) = self.kept.names.get(age)
+                && let Some(Entry {
+                    state: State::Kept(answer, _),
+                    ..
+                }) = self.entries.get(name)
                 && !answer.is_heard()
             {
                 free += answer.bytes();
@@ -189,7 +213,7 @@ impl Table {
     /// nothing was known.
     pub(super) fn forget(&mut self, now: Instant, caller: &Arc<str>, key: &str) -> Option<bool> {
         self.forget_old(now);
-        let first = Name::new(caller, "", key);
+        let first = Name::new(caller, NO_PATH, key);
         let names = self
             .entries
             .range::<Name, _>((Bound::Included(&first), Bound::Unbounded))
@@ -208,11 +232,28 @@ impl Table {
                     self.tombstones.take(age);
                     false
                 }
+                Some(State::CancelledAhead(age)) => {
+                    self.tombstones.take(age);
+                    continue;
+                }
                 None => false,
             };
             was_running = Some(was_running.unwrap_or(false) | cancelled);
         }
         was_running
+    }
+
+    /// Refuses what comes with this key within so long.
+    pub(super) fn cancel_ahead(&mut self, now: Instant, caller: &Arc<str>, key: &str, ahead: Duration) {
+        let name = Arc::new(Name::new(caller, NO_PATH, key));
+        let age = (now + ahead, self.next_number);
+        self.next_number += 1;
+        let entry = Entry {
+            digest: Digest::default(),
+            state: State::CancelledAhead(age),
+        };
+        self.entries.insert(Arc::clone(&name), entry);
+        self.remember(&name, age);
     }
 
     fn is_running(&self, name: &Name, work: &Arc<Recording>) -> bool {
@@ -246,6 +287,11 @@ impl Table {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.state = State::Tombstone(age);
         }
+        self.remember(name, age);
+    }
+
+    /// That there is no answer any more, or none wanted.
+    fn remember(&mut self, name: &Arc<Name>, age: Age) {
         self.tombstones.insert(age, name);
         while let Some(age) = self.tombstones.surplus(&name.caller) {
             if let Some(name) = self.tombstones.take(age) {
@@ -263,6 +309,7 @@ impl Found {
             Self::Nothing { .. } => None,
             Self::Running(_) => Some("attached"),
             Self::Stored(_) => Some("replayed"),
+            Self::Cancelled => Some("cancelled"),
             Self::OtherRequest => Some("key_reused"),
             Self::NotKept => Some("answer_not_kept"),
         }
@@ -277,6 +324,7 @@ impl Entry {
             State::Kept(answer, _) => (answer, Found::Stored),
             State::Tombstone(_) if digest != self.digest => return Some(Found::OtherRequest),
             State::Tombstone(_) => return Some(Found::NotKept),
+            State::CancelledAhead(_) => return Some(Found::Cancelled),
         };
         if digest != self.digest {
             return (!recording.is_given_up()).then_some(Found::OtherRequest);

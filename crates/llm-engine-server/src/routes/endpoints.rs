@@ -75,6 +75,7 @@ pub(super) async fn list(State(gateway): State<Arc<Gateway>>, uri: Uri, headers:
     Json(EndpointList { model_endpoints }).into_response()
 }
 
+/// The name may have slashes in it, but none at its end: there it is a slash too many.
 pub(super) async fn get(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
@@ -83,8 +84,9 @@ pub(super) async fn get(
     if let Err(unauthorized) = authorize(&gateway, &headers) {
         return ErrorAnswer::from(unauthorized).in_dialect(Dialect::LlmEngine, &new_request_id());
     }
-    match gateway.resolve(&name) {
-        Ok(route) => Json(endpoint(&name, &route, status(&route).await)).into_response(),
+    let name = name.trim_end_matches('/');
+    match gateway.resolve(name) {
+        Ok(route) => Json(endpoint(name, &route, status(&route).await)).into_response(),
         Err(_) => {
             // The two spaces are the public servers'.
             let message = format!("Model Endpoint {name}  was not found.");

@@ -21,11 +21,15 @@ use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
 
 pub(super) async fn chat_completions(State(app): State<App>, request: HttpRequest) -> Response {
-    complete(&app, Kind::Chat, request).await
+    complete(&app, (Kind::Chat, ROUTES[2]), request).await
 }
 
 pub(super) async fn completions(State(app): State<App>, request: HttpRequest) -> Response {
-    complete(&app, Kind::Completion, request).await
+    complete(&app, (Kind::Completion, ROUTES[3]), request).await
+}
+
+pub(super) async fn embeddings(State(app): State<App>, request: HttpRequest) -> Response {
+    complete(&app, (Kind::Embedding, ROUTES[6]), request).await
 }
 
 pub(super) async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
@@ -69,15 +73,15 @@ fn described(name: &str) -> Model {
     }
 }
 
-async fn complete(app: &App, kind: Kind, request: HttpRequest) -> Response {
+async fn complete(app: &App, asked: (Kind, &'static str), request: HttpRequest) -> Response {
     let request_id = new_request_id();
-    let answer = answer(app, kind, request, &request_id).await;
+    let answer = answer(app, asked, request, &request_id).await;
     answered(answer, Dialect::OpenAi, &request_id)
 }
 
 async fn answer(
     app: &App,
-    kind: Kind,
+    (kind, path): (Kind, &'static str),
     request: HttpRequest,
     request_id: &str,
 ) -> Result<Response, ErrorAnswer> {
@@ -92,7 +96,7 @@ async fn answer(
         request,
         parts: &parts,
         bytes: &bytes,
-        path: path(kind),
+        path,
         request_id,
         dialect: Dialect::OpenAi,
     };
@@ -143,12 +147,5 @@ impl Asked<'_> {
         let mut response = response.unwrap_or_else(refuse);
         rate_limit_headers::add(response.headers_mut(), &gateway.levels(&caller, &route, &arrival));
         Ok(response)
-    }
-}
-
-fn path(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Chat => ROUTES[2],
-        Kind::Completion => ROUTES[3],
     }
 }

@@ -15,22 +15,22 @@ use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 
 pub(super) async fn chat_completions(State(app): State<App>, request: HttpRequest) -> Response {
-    complete(&app, Kind::Chat, request).await
+    complete(&app, (Kind::Chat, ROUTES[4]), request).await
 }
 
 pub(super) async fn completions(State(app): State<App>, request: HttpRequest) -> Response {
-    complete(&app, Kind::Completion, request).await
+    complete(&app, (Kind::Completion, ROUTES[5]), request).await
 }
 
-async fn complete(app: &App, kind: Kind, request: HttpRequest) -> Response {
+async fn complete(app: &App, asked: (Kind, &'static str), request: HttpRequest) -> Response {
     let request_id = new_request_id();
-    let answer = answer(app, kind, request, &request_id).await;
+    let answer = answer(app, asked, request, &request_id).await;
     answered(answer, Dialect::LlmEngine, &request_id)
 }
 
 async fn answer(
     app: &App,
-    kind: Kind,
+    (kind, path): (Kind, &'static str),
     request: HttpRequest,
     request_id: &str,
 ) -> Result<Response, ErrorAnswer> {
@@ -48,16 +48,9 @@ async fn answer(
         request,
         parts: &parts,
         bytes: &bytes,
-        path: path(kind),
+        path,
         request_id,
         dialect: Dialect::LlmEngine,
     };
     asked.answer(app).await
-}
-
-fn path(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Chat => ROUTES[4],
-        Kind::Completion => ROUTES[5],
-    }
 }

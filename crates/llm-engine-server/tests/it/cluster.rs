@@ -18,6 +18,11 @@ async fn what_needs_a_gpu_cluster_says_so() {
         ("POST", "/v1/llm/model-endpoints", "Creating a model endpoint"),
         ("PUT", "/v1/llm/model-endpoints/m", "Changing a model endpoint"),
         ("DELETE", "/v1/llm/model-endpoints/m", "Deleting a model endpoint"),
+        (
+            "DELETE",
+            "/v1/llm/model-endpoints/org/m",
+            "Deleting a model endpoint",
+        ),
         ("POST", "/v1/llm/model-endpoints/download", "Downloading a model"),
         ("POST", "/v1/llm/fine-tunes", "Fine-tuning a model"),
         ("POST", "/v1/model-bundles", "Bundling a model"),
@@ -32,6 +37,35 @@ async fn what_needs_a_gpu_cluster_says_so() {
         let detail =
             format!("{what} needs a GPU cluster; this server serves the models in its configuration.");
         assert_eq!(answer.json()["detail"], detail.as_str());
+        assert_eq!(answer.header("x-should-retry"), Some("false"));
+        let unnamed = Answer::read(server.send(method, target, &[], None).await).await;
+        assert_eq!(unnamed.status, StatusCode::UNAUTHORIZED, "{method} {target}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_served_yet_is_not_taken_for_a_wrong_address() {
+    let server = Server::start(&quick().await, "").await;
+    for (method, target) in [
+        ("POST", "/v1/llm/batch-completions"),
+        ("POST", "/v2/batch-completions"),
+        ("GET", "/v2/batch-completions/b"),
+        ("POST", "/v2/batch-completions/b/actions/cancel"),
+        ("POST", "/v1/batches"),
+        ("GET", "/v1/batches"),
+        ("GET", "/v1/batches/b"),
+        ("POST", "/v1/batches/b/cancel"),
+        ("POST", "/v1/files"),
+        ("GET", "/v1/files"),
+        ("GET", "/v1/files/f"),
+        ("DELETE", "/v1/files/f"),
+        ("GET", "/v1/files/f/content"),
+    ] {
+        let answer = send(&server, method, target).await;
+        assert_eq!(answer.status, StatusCode::NOT_IMPLEMENTED, "{method} {target}");
+        let body = answer.json();
+        assert_eq!(body["detail"], body["error"]["message"]);
+        assert_eq!(body["error"]["code"], "not_implemented");
         assert_eq!(answer.header("x-should-retry"), Some("false"));
         let unnamed = Answer::read(server.send(method, target, &[], None).await).await;
         assert_eq!(unnamed.status, StatusCode::UNAUTHORIZED, "{method} {target}");
@@ -73,7 +107,8 @@ async fn methods_and_paths_that_nobody_has_are_told_apart() {
     ] {
         let answer = send(&server, method, target).await;
         assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {target}");
-        assert_eq!(answer.json(), json!({ "detail": "Method Not Allowed" }));
+        assert_eq!(answer.json()["detail"], "Method Not Allowed");
+        assert_eq!(answer.json()["error"]["code"], "method_not_allowed");
         assert!(answer.header("allow").is_some(), "{method} {target}");
     }
     for target in [
@@ -84,7 +119,10 @@ async fn methods_and_paths_that_nobody_has_are_told_apart() {
     ] {
         let answer = send(&server, "GET", target).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{target}");
-        assert_eq!(answer.json(), json!({ "detail": "Not Found" }));
+        assert_eq!(answer.json()["detail"], "Not Found");
+        let error = &answer.json()["error"];
+        assert_eq!(error["code"], "unknown_route");
+        assert_eq!(error["message"], format!("There is no route {target}."));
     }
 }
 

@@ -95,6 +95,14 @@ fn each_mistake_is_told_with_its_line() {
             "llm-engine.toml:3: answer_bytes is 11, but all answers together have 10",
         ),
         (
+            message("[replay]\nmemory_bytes = 10\nmemory_bytes_per_caller = 11"),
+            "llm-engine.toml:3: memory_bytes_per_caller is 11, but all answers together have 10",
+        ),
+        (
+            message("[replay]\nmemory_bytes_per_caller = 10\nanswer_bytes = 11"),
+            "llm-engine.toml:3: answer_bytes is 11, but all answers of a caller together have 10",
+        ),
+        (
             message("[replay]\nanswers = 0"),
             "llm-engine.toml:2: invalid value: integer `0`",
         ),
@@ -537,6 +545,13 @@ fn answers_are_kept_for_ten_minutes_unless_the_file_says_otherwise() {
     assert_eq!(read("[replay]\nkeep = '0s'").replay.keep, Duration::ZERO);
     let small = read("[replay]\nmemory_bytes = 1_000").replay;
     assert_eq!((small.memory_bytes, small.answer_bytes), (1_000, 1_000));
+    assert_eq!(replay.memory_bytes_per_caller, replay.memory_bytes / 4);
+    assert_eq!(small.memory_bytes_per_caller, 1_000, "one answer fits");
+    let shared = read("[replay]\nmemory_bytes_per_caller = 2_000").replay;
+    assert_eq!(
+        (shared.memory_bytes_per_caller, shared.answer_bytes),
+        (2_000, 2_000)
+    );
 }
 
 #[test]

@@ -406,6 +406,30 @@ async fn a_caller_can_cancel_what_runs_before_its_first_token_and_after() {
 }
 
 #[tokio::test]
+async fn a_cancel_that_comes_before_its_request_holds_for_a_while_if_it_asks_to() {
+    let _frozen = freeze();
+    let (server, mut upstream) = start("").await;
+    let ahead = |seconds: &'static str| format!("key?ahead_seconds={seconds}");
+    for wrong in ["61", "-1", "soon", ""] {
+        let refused = delete(&server, "k", &ahead(wrong)).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    assert_eq!(
+        delete(&server, "k", &ahead("5")).await.status,
+        StatusCode::NOT_FOUND
+    );
+    for request in [Keyed::sync(&server).keep("300"), Keyed::stream(&server)] {
+        let refused = request.answer().await;
+        assert_eq!(refused.status, StatusCode::CONFLICT);
+        assert_eq!(refused.json()["error"]["code"], "cancelled");
+        assert_eq!(refused.header("x-should-retry"), Some("false"));
+    }
+    assert!(upstream.arrived().is_none());
+    advance(5 * SECOND).await;
+    assert_generates_again(&Keyed::sync(&server), &mut upstream).await;
+}
+
+#[tokio::test]
 async fn a_caller_can_have_a_stored_answer_forgotten() {
     let _frozen = freeze();
     let (server, mut upstream) = start("").await;

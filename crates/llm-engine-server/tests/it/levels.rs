@@ -221,6 +221,7 @@ async fn what_counts_for_one_route_alone_is_listed_for_that_route() {
             entry("chat", Some("/v1/chat/completions"), 4),
             entry("each", Some("/v1/chat/completions"), 8),
             entry("each", Some("/v1/completions"), 9),
+            entry("each", Some("/v1/embeddings"), 9),
             entry("each", Some("/v1/llm/completions-stream"), 9),
             entry("each", Some("/v1/llm/completions-sync"), 9),
             entry("each", Some("/v2/chat/completions"), 9),

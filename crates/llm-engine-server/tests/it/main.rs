@@ -7,6 +7,7 @@ mod cluster;
 mod configuration;
 mod cut_connections;
 mod draining;
+mod embeddings;
 mod explain;
 mod golden;
 mod hang_up;

@@ -263,6 +263,15 @@ async fn the_models_are_listed_as_endpoints() {
         (&one["model_name"], &one["status"]),
         (&json!("m"), &json!("READY"))
     );
+    let server = Server::start(&upstream, "aliases = ['org/m-7b']").await;
+    for target in ["org/m-7b", "org%2Fm-7b", "org/m-7b/"] {
+        let one = server.get(&format!("/v1/llm/model-endpoints/{target}")).await;
+        assert_eq!(one.status, StatusCode::OK, "{target}");
+        assert_eq!(
+            (&one.json()["name"], &one.json()["model_name"]),
+            (&json!("org/m-7b"), &json!("m"))
+        );
+    }
     let unknown = server.get("/v1/llm/model-endpoints/nope").await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     assert_eq!(unknown.json()["detail"], "Model Endpoint nope  was not found.");

@@ -1,13 +1,15 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// Which of the two generating routes a request is for.
+/// Which of the routes that ask a model a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `/chat/completions`
     Chat,
     /// `/completions`
     Completion,
+    /// `/embeddings`, whose answers have no tokens and are never streamed.
+    Embedding,
 }
 
 impl Kind {
@@ -17,6 +19,7 @@ impl Kind {
         match self {
             Self::Chat => "/chat/completions",
             Self::Completion => "/completions",
+            Self::Embedding => "/embeddings",
         }
     }
 }
@@ -136,6 +139,10 @@ impl Request {
         match kind {
             Kind::Chat => check_messages(fields.get("messages"))?,
             Kind::Completion => check_prompt(fields.get("prompt"))?,
+            Kind::Embedding => {
+                check_input(fields.get("input"))?;
+                return Ok(Self::embedding(model, fields));
+            }
         }
         let options = match fields.get("stream_options") {
             Some(Value::Object(options)) => Some(options),
@@ -158,6 +165,19 @@ impl Request {
             sampling,
             fields,
         })
+    }
+
+    /// Whatever a completion has besides, here it is none of our business.
+    fn embedding(model: String, fields: Map<String, Value>) -> Self {
+        Self {
+            kind: Kind::Embedding,
+            model,
+            stream: false,
+            include_usage: false,
+            continuous_usage: false,
+            sampling: Sampling::default(),
+            fields,
+        }
     }
 
     /// OpenAI's bound on `stop`, which v1 does not have: to be asked where a caller speaks this dialect.
@@ -192,12 +212,16 @@ impl Request {
         match self.kind {
             Kind::Chat => asked,
             Kind::Completion => asked.or(Some(16)),
+            Kind::Embedding => Some(0),
         }
     }
 
     /// How many answers are generated; each may use up to [`Self::max_output_tokens`].
     #[must_use]
     pub fn answers(&self) -> u64 {
+        if self.kind == Kind::Embedding {
+            return 0;
+        }
         let best_of = self.fields.get("best_of").and_then(Value::as_u64).unwrap_or(1);
         let prompts = match self.fields.get("prompt") {
             // A list of numbers is one prompt of token ids; of anything else, a list of prompts.
@@ -214,10 +238,11 @@ impl Request {
         let mut fields = self.fields.clone();
         fields.insert("model".to_owned(), upstream.model.into());
         let bound = match self.kind {
-            Kind::Chat if fields.contains_key("max_completion_tokens") => "max_completion_tokens",
-            Kind::Chat | Kind::Completion => "max_tokens",
+            Kind::Chat if fields.contains_key("max_completion_tokens") => Some("max_completion_tokens"),
+            Kind::Chat | Kind::Completion => Some("max_tokens"),
+            Kind::Embedding => None,
         };
-        if let Some(max_output_tokens) = upstream.max_output_tokens {
+        if let (Some(bound), Some(max_output_tokens)) = (bound, upstream.max_output_tokens) {
             fields.insert(bound.to_owned(), max_output_tokens.into());
         }
         if upstream.stream {
@@ -353,5 +378,16 @@ fn check_prompt(prompt: Option<&Value>) -> Result<(), InvalidRequest> {
         Some(Value::String(_) | Value::Array(_)) => Ok(()),
         Some(_) => Err(invalid("prompt", "'prompt' must be a text")),
         None => Err(invalid("prompt", "you must provide a 'prompt' parameter")),
+    }
+}
+
+/// A text, a list of texts, or one or several texts as token ids; what else a list may hold, the deployment knows.
+fn check_input(input: Option<&Value>) -> Result<(), InvalidRequest> {
+    match input {
+        Some(Value::String(text)) if text.is_empty() => Err(invalid("input", "'input' must not be empty")),
+        Some(Value::Array(texts)) if texts.is_empty() => Err(invalid("input", "'input' must not be empty")),
+        Some(Value::String(_) | Value::Array(_)) => Ok(()),
+        Some(_) => Err(invalid("input", "'input' must be a text or a list")),
+        None => Err(invalid("input", "you must provide an 'input' parameter")),
     }
 }

@@ -144,6 +144,7 @@ impl Response {
         let (object, message, text) = match kind {
             Kind::Chat => ("chat.completion", Some(Message::assistant()), None),
             Kind::Completion => ("text_completion", None, Some(String::new())),
+            Kind::Embedding => ("list", None, None),
         };
         Self {
             id: String::new(),

@@ -15,15 +15,13 @@ const PENALTY: &[Bound] = &[Bound::AtLeast(-2.0), Bound::AtMost(2.0)];
 
 /// What a request of that route may hold, besides fields that pass through unread.
 pub(super) fn of(kind: Kind) -> impl Iterator<Item = &'static Field> {
-    let (first, last) = match kind {
-        Kind::Chat => (BEST_OF_CHAT, CHAT),
-        Kind::Completion => (BEST_OF_COMPLETION, COMPLETION),
+    let groups: &[&[Field]] = match kind {
+        Kind::Chat => &[BEST_OF_CHAT, SAMPLING, TEMPLATE, GUIDED, CHAT],
+        Kind::Completion => &[BEST_OF_COMPLETION, SAMPLING, GUIDED, COMPLETION],
+        // There is no such route here.
+        Kind::Embedding => &[],
     };
-    let of_chat = match kind {
-        Kind::Chat => TEMPLATE,
-        Kind::Completion => &[],
-    };
-    [first, SAMPLING, of_chat, GUIDED, last].into_iter().flatten()
+    groups.iter().copied().flatten()
 }
 
 const fn optional(name: &'static str, form: Form) -> Field {

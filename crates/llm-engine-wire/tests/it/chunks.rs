@@ -177,7 +177,7 @@ proptest! {
         };
         let chunks = pieces.iter().map(|piece| match kind {
             Kind::Chat => chat(json!({ "content": piece }), None),
-            Kind::Completion => completion(piece, None),
+            Kind::Completion | Kind::Embedding => completion(piece, None),
         });
         let answer = together(kind, chunks);
         prop_assert_eq!(answer.pointer(place), Some(&Value::from(text)));

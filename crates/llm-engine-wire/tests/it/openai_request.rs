@@ -28,6 +28,7 @@ fn body(kind: Kind, more: &Value) -> Value {
     let mut body = match kind {
         Kind::Chat => json!({ "model": "m", "messages": [{ "role": "user", "content": "hi" }] }),
         Kind::Completion => json!({ "model": "m", "prompt": "p" }),
+        Kind::Embedding => json!({ "model": "m", "input": "p" }),
     };
     body.as_object_mut()
         .unwrap()
@@ -263,4 +264,24 @@ fn every_answer_that_is_generated_counts() {
         answers(json!({ "prompt": ["a", "b"], "best_of": u64::MAX })),
         u64::MAX
     );
+}
+
+#[test]
+fn an_embedding_has_an_input_and_everything_else_is_the_deployment_s() {
+    let more =
+        json!({ "stream": true, "max_tokens": "many", "n": 0, "encoding_format": "base64", "dimensions": 3 });
+    let request = parse(Kind::Embedding, &more).unwrap();
+    assert!(!request.stream);
+    assert_eq!((request.max_output_tokens(), request.answers()), (Some(0), 0));
+    assert_eq!(request.field("dimensions"), Some(&json!(3)));
+    for input in [json!("a"), json!(["a", "b"]), json!([1, 2]), json!([[1], [2, 3]])] {
+        assert!(
+            parse(Kind::Embedding, &json!({ "input": input })).is_ok(),
+            "{input}"
+        );
+    }
+    for input in [json!(""), json!([]), json!(7), json!({}), Value::Null] {
+        let refused = parse(Kind::Embedding, &json!({ "input": input })).unwrap_err();
+        assert_eq!(refused.param, Some("input"), "{input}");
+    }
 }

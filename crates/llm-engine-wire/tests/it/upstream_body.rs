@@ -156,3 +156,15 @@ fn the_request_itself_is_not_changed_by_sending_it() {
     assert_eq!(request, before);
     assert_eq!(first, request.upstream_body(&streaming));
 }
+
+#[test]
+fn an_embedding_is_sent_as_it_came_but_for_the_model() {
+    let fields = json!({ "input": ["a"], "model": "m", "encoding_format": "base64", "user": "u" });
+    let request = request(Kind::Embedding, &fields);
+    let bounded = Upstream {
+        max_output_tokens: Some(0),
+        ..PLAIN
+    };
+    let sent = String::from_utf8(request.upstream_body(&bounded)).unwrap();
+    assert_eq!(sent, fields.to_string().replace("\"m\"", "\"up\""));
+}

@@ -41,7 +41,7 @@ fn completion() -> Value {
 fn with(kind: Kind, name: &str, value: &Value) -> Body {
     let mut body = match kind {
         Kind::Chat => chat(),
-        Kind::Completion => completion(),
+        Kind::Completion | Kind::Embedding => completion(),
     };
     body[name] = value.clone();
     Body::Json(body)

@@ -48,7 +48,7 @@ impl AnswerForm {
                     ..ChunkChoice::default()
                 }
             }
-            Kind::Completion => ChunkChoice {
+            Kind::Completion | Kind::Embedding => ChunkChoice {
                 text: Some(text),
                 finish_reason,
                 ..ChunkChoice::default()
@@ -73,7 +73,7 @@ impl AnswerForm {
     fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Usage>) -> Chunk {
         let object = match self.kind {
             Kind::Chat => "chat.completion.chunk",
-            Kind::Completion => "text_completion",
+            Kind::Completion | Kind::Embedding => "text_completion",
         };
         Chunk {
             id: self.id.clone(),

@@ -103,7 +103,7 @@ fn prepare(front: &Front, kind: Kind, body: &[u8]) -> Result<(AnswerForm, bool, 
     let number = front.answers.fetch_add(1, Ordering::Relaxed);
     let prefix = match kind {
         Kind::Chat => "chatcmpl",
-        Kind::Completion => "cmpl",
+        Kind::Completion | Kind::Embedding => "cmpl",
     };
     let form = AnswerForm {
         kind,

@@ -7,6 +7,7 @@ fn request(kind: Kind, name: &str, value: Value) -> Request {
     let mut fields = match kind {
         Kind::Chat => json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
         Kind::Completion => json!({"model": "m", "prompt": "hi"}),
+        Kind::Embedding => json!({"model": "m", "input": "hi"}),
     };
     fields[name] = value;
     Request::parse(kind, fields.to_string().as_bytes()).unwrap()

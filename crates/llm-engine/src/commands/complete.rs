@@ -104,7 +104,10 @@ fn announce(waiting: &Waiting<'_>) {
     let seconds = waiting.wait.as_secs_f64();
     match waiting.policy {
         Some(policy) => eprintln!("limited by policy {policy}, next try in {seconds:.1} s"),
-        None => eprintln!("{}, next try in {seconds:.1} s", waiting.message),
+        None => {
+            let message = server::without_full_stop(waiting.message);
+            eprintln!("{message}, next try in {seconds:.1} s");
+        }
     }
 }
 

@@ -14,10 +14,16 @@ pub(super) fn failed(error: Error) -> anyhow::Error {
     let Some(status) = error.status() else {
         return error.into();
     };
+    let message = without_full_stop(error.message());
     match error.attempts().len() {
-        0 | 1 => anyhow::anyhow!("{status} {}", error.message()),
-        attempts => anyhow::anyhow!("{status} {} ({attempts} attempts)", error.message()),
+        0 | 1 => anyhow::anyhow!("{status} {message}"),
+        attempts => anyhow::anyhow!("{status} {message} ({attempts} attempts)"),
     }
+}
+
+/// Messages on the command line have none.
+pub(super) fn without_full_stop(sentence: &str) -> &str {
+    sentence.trim_end_matches('.')
 }
 
 pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

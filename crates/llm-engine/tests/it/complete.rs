@@ -1,10 +1,14 @@
 //! `llm-engine complete` against a running server.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 
 use crate::client::{ENDLESS, prompt};
-use crate::program::{Finished, run, run_reading};
-use crate::server::{Server, Turn, model};
+use crate::program::{Finished, ended, run, run_reading, started};
+use crate::server::{Server, Turn, model, signal};
+use crate::until::until;
 
 async fn complete(server: &Server, arguments: &[&str]) -> Finished {
     run(&[&["complete", "--url", &server.address, "--model", "m"], arguments].concat()).await
@@ -41,6 +45,43 @@ async fn it_prints_the_text_and_nothing_else() {
     assert_eq!(answer["output"]["text"], text.as_str());
     assert_eq!(answer["output"]["num_completion_tokens"], 20);
     assert!(answer["request_id"].is_string());
+}
+
+#[tokio::test]
+async fn interrupted_it_ends_at_once_and_so_does_the_work_at_the_server() {
+    let turn = Turn::take();
+    let server = Server::start(&turn, &model("m", ""));
+    let worker = server.worker("m");
+    // As its text comes, and while it waits for the whole.
+    for (number, json) in [(1, &[][..]), (2, &["--json"])] {
+        let base = ["complete", "--url", &server.address, "--model", "m"];
+        let mut program = started(&[&base, json, &["--max-new-tokens", "2000", ENDLESS]].concat());
+        if json.is_empty() {
+            let output = program.stdout.as_mut().unwrap();
+            output.read_u8().await.unwrap();
+        }
+        until("it runs", Duration::from_secs(10), async || {
+            (worker.metrics().await.running == 1).then_some(())
+        })
+        .await;
+        let interrupted = Instant::now();
+        signal(program.id().unwrap(), "INT");
+        let within = Duration::from_secs(1);
+        let (metrics, _) = until("its work has stopped", within, async || {
+            let metrics = worker.metrics().await;
+            (metrics.running == 0).then_some(metrics)
+        })
+        .await;
+        assert_eq!(metrics.cancelled, number);
+        let finished = ended(program).await;
+        assert!(
+            interrupted.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            interrupted.elapsed()
+        );
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert_eq!(finished.errors, "error: interrupted\n");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! The program, run to its end.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
+#[cfg(feature = "worker")]
+use tokio::process::Child;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -37,6 +39,23 @@ pub(crate) async fn run_reading(file: &Path, arguments: &[&str]) -> Finished {
     finish(command(arguments).stdin(std::fs::File::open(file).unwrap())).await
 }
 
+/// Starts the program, for who listens to it while it runs.
+#[cfg(feature = "worker")]
+pub(crate) fn started(arguments: &[&str]) -> Child {
+    let mut command = command(arguments);
+    let command = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.kill_on_drop(true).spawn().unwrap()
+}
+
+/// What it has come to.
+#[cfg(feature = "worker")]
+pub(crate) async fn ended(program: Child) -> Finished {
+    finished(program.wait_with_output()).await
+}
+
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_llm-engine"));
     command.args(arguments);
@@ -48,8 +67,12 @@ fn command(arguments: &[&str]) -> Command {
 
 async fn finish(command: &mut Command) -> Finished {
     // Past its time it is dropped, which ends it.
-    let finished = timeout(PATIENCE, command.kill_on_drop(true).output()).await;
-    let finished = finished.unwrap_or_else(|_| panic!("{command:?} did not end in {PATIENCE:?}"));
+    finished(command.kill_on_drop(true).output()).await
+}
+
+async fn finished(output: impl Future<Output = std::io::Result<Output>>) -> Finished {
+    let finished = timeout(PATIENCE, output).await;
+    let finished = finished.unwrap_or_else(|_| panic!("the program did not end in {PATIENCE:?}"));
     let finished = finished.unwrap();
     Finished {
         code: finished.status.code(),

@@ -4,9 +4,11 @@ import asyncio
 import atexit
 import json
 import os
-from typing import Any, AsyncIterator, Callable, Iterator, List, Optional, Tuple
+from typing import Any, AsyncIterator, Callable, Generic, Iterator, List, Optional, Tuple, TypeVar
 
 from . import _native
+
+_Piece = TypeVar("_Piece")
 
 # What is given up when the process ends is still told to the server, in so much time.
 _LAST_WORDS_SECONDS = 1.0
@@ -31,10 +33,10 @@ def read(body: bytes) -> Any:
         raise ValueError(f"Invalid JSON payload: {body[:1000].decode('utf-8', 'replace')}") from None
 
 
-class Stream(Iterator[Any]):
+class Stream(Iterator[_Piece], Generic[_Piece]):
     """The pieces of an answer, as they come. Closed, or forgotten, before its end, the call is cancelled at the server."""
 
-    def __init__(self, events: _native.Events, made: Callable[[Any], Any] = lambda piece: piece) -> None:
+    def __init__(self, events: _native.Events, made: Callable[[Any], _Piece] = lambda piece: piece) -> None:
         self._events = events
         self._made = made
         self._ready: List[bytes] = []
@@ -44,10 +46,10 @@ class Stream(Iterator[Any]):
         """What the server calls the request."""
         return self._events.request_id
 
-    def __iter__(self) -> "Stream":
+    def __iter__(self) -> "Stream[_Piece]":
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> _Piece:
         if not self._ready:
             # The last first, so that taking one moves nothing.
             self._ready = self._events.next()[::-1]
@@ -60,17 +62,17 @@ class Stream(Iterator[Any]):
         self._ready = []
         self._events.close()
 
-    def __enter__(self) -> "Stream":
+    def __enter__(self) -> "Stream[_Piece]":
         return self
 
     def __exit__(self, *raised: Any) -> None:
         self.close()
 
 
-class AsyncStream(AsyncIterator[Any]):
+class AsyncStream(AsyncIterator[_Piece], Generic[_Piece]):
     """The same for an event loop."""
 
-    def __init__(self, events: _native.Events, made: Callable[[Any], Any] = lambda piece: piece) -> None:
+    def __init__(self, events: _native.Events, made: Callable[[Any], _Piece] = lambda piece: piece) -> None:
         self._events = events
         self._made = made
         self._ready: List[bytes] = []
@@ -81,10 +83,10 @@ class AsyncStream(AsyncIterator[Any]):
         """What the server calls the request."""
         return self._events.request_id
 
-    def __aiter__(self) -> "AsyncStream":
+    def __aiter__(self) -> "AsyncStream[_Piece]":
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> _Piece:
         if not self._ready and not self._has_ended:
             try:
                 self._ready = (await _awaited(self._events.start_next))[::-1]
@@ -102,7 +104,7 @@ class AsyncStream(AsyncIterator[Any]):
         self._has_ended = True
         self._events.close()
 
-    async def __aenter__(self) -> "AsyncStream":
+    async def __aenter__(self) -> "AsyncStream[_Piece]":
         return self
 
     async def __aexit__(self, *raised: Any) -> None:

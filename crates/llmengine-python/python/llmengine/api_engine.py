@@ -169,7 +169,7 @@ class APIEngine:
     ) -> AsyncIterable[Any]:
         """As `post_stream`, for an event loop: iterated with `async for`."""
         call = _call("POST", resource_name, _json(data), timeout, headers, max_retries)
-        stream = AsyncStream(await aopen(call))
+        stream: AsyncStream[Any] = AsyncStream(await aopen(call))
         async with stream:
             async for piece in stream:
                 yield piece

@@ -1,6 +1,6 @@
 """Completions."""
 
-from typing import Any, AsyncIterable, Dict, Iterator, List, Optional, Union, cast
+from typing import Any, Dict, List, Literal, Optional, Union, cast, overload
 from urllib.parse import quote
 
 from ._calls import AsyncStream, Stream, aopen, asend
@@ -38,6 +38,86 @@ class Completion(APIEngine):
     """
 
     @classmethod
+    @overload
+    async def acreate(
+        cls,
+        model: str,
+        prompt: str,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        stop_sequences: Optional[List[str]] = ...,
+        return_token_log_probs: Optional[bool] = ...,
+        presence_penalty: Optional[float] = ...,
+        frequency_penalty: Optional[float] = ...,
+        top_k: Optional[int] = ...,
+        top_p: Optional[float] = ...,
+        include_stop_str_in_output: Optional[bool] = ...,
+        guided_json: Optional[Dict[str, Any]] = ...,
+        guided_regex: Optional[str] = ...,
+        guided_choice: Optional[List[str]] = ...,
+        guided_grammar: Optional[str] = ...,
+        timeout: Optional[float] = ...,
+        stream: Literal[False] = ...,
+        request_headers: Optional[Dict[str, str]] = ...,
+        max_retries: Optional[int] = ...,
+        **kwargs: Any,
+    ) -> CompletionSyncResponse: ...
+
+    @classmethod
+    @overload
+    async def acreate(
+        cls,
+        model: str,
+        prompt: str,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        stop_sequences: Optional[List[str]] = ...,
+        return_token_log_probs: Optional[bool] = ...,
+        presence_penalty: Optional[float] = ...,
+        frequency_penalty: Optional[float] = ...,
+        top_k: Optional[int] = ...,
+        top_p: Optional[float] = ...,
+        include_stop_str_in_output: Optional[bool] = ...,
+        guided_json: Optional[Dict[str, Any]] = ...,
+        guided_regex: Optional[str] = ...,
+        guided_choice: Optional[List[str]] = ...,
+        guided_grammar: Optional[str] = ...,
+        timeout: Optional[float] = ...,
+        *,
+        stream: Literal[True],
+        request_headers: Optional[Dict[str, str]] = ...,
+        max_retries: Optional[int] = ...,
+        **kwargs: Any,
+    ) -> AsyncStream[CompletionStreamResponse]: ...
+
+    @classmethod
+    @overload
+    async def acreate(
+        cls,
+        model: str,
+        prompt: str,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        stop_sequences: Optional[List[str]] = ...,
+        return_token_log_probs: Optional[bool] = ...,
+        presence_penalty: Optional[float] = ...,
+        frequency_penalty: Optional[float] = ...,
+        top_k: Optional[int] = ...,
+        top_p: Optional[float] = ...,
+        include_stop_str_in_output: Optional[bool] = ...,
+        guided_json: Optional[Dict[str, Any]] = ...,
+        guided_regex: Optional[str] = ...,
+        guided_choice: Optional[List[str]] = ...,
+        guided_grammar: Optional[str] = ...,
+        timeout: Optional[float] = ...,
+        *,
+        stream: bool,
+        request_headers: Optional[Dict[str, str]] = ...,
+        max_retries: Optional[int] = ...,
+        **kwargs: Any,
+    ) -> Union[CompletionSyncResponse, AsyncStream[CompletionStreamResponse]]: ...
+
+    @classmethod
     async def acreate(
         cls,
         model: str,
@@ -60,7 +140,7 @@ class Completion(APIEngine):
         request_headers: Optional[Dict[str, str]] = None,
         max_retries: Optional[int] = None,
         **kwargs: Any,
-    ) -> Union[CompletionSyncResponse, AsyncIterable[CompletionStreamResponse]]:
+    ) -> Union[CompletionSyncResponse, AsyncStream[CompletionStreamResponse]]:
         """As `create`, for an event loop. With `stream=True` what is awaited is iterated over with `async for`.
 
         A task that is cancelled, and a stream that is closed early, gives up its call at the server too.
@@ -70,6 +150,86 @@ class Completion(APIEngine):
         if stream:
             return AsyncStream(await aopen(call), CompletionStreamResponse.parse_obj)
         return CompletionSyncResponse.parse_obj(await asend(call))
+
+    @classmethod
+    @overload
+    def create(
+        cls,
+        model: str,
+        prompt: str,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        stop_sequences: Optional[List[str]] = ...,
+        return_token_log_probs: Optional[bool] = ...,
+        presence_penalty: Optional[float] = ...,
+        frequency_penalty: Optional[float] = ...,
+        top_k: Optional[int] = ...,
+        top_p: Optional[float] = ...,
+        include_stop_str_in_output: Optional[bool] = ...,
+        guided_json: Optional[Dict[str, Any]] = ...,
+        guided_regex: Optional[str] = ...,
+        guided_choice: Optional[List[str]] = ...,
+        guided_grammar: Optional[str] = ...,
+        timeout: Optional[float] = ...,
+        stream: Literal[False] = ...,
+        request_headers: Optional[Dict[str, str]] = ...,
+        max_retries: Optional[int] = ...,
+        **kwargs: Any,
+    ) -> CompletionSyncResponse: ...
+
+    @classmethod
+    @overload
+    def create(
+        cls,
+        model: str,
+        prompt: str,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        stop_sequences: Optional[List[str]] = ...,
+        return_token_log_probs: Optional[bool] = ...,
+        presence_penalty: Optional[float] = ...,
+        frequency_penalty: Optional[float] = ...,
+        top_k: Optional[int] = ...,
+        top_p: Optional[float] = ...,
+        include_stop_str_in_output: Optional[bool] = ...,
+        guided_json: Optional[Dict[str, Any]] = ...,
+        guided_regex: Optional[str] = ...,
+        guided_choice: Optional[List[str]] = ...,
+        guided_grammar: Optional[str] = ...,
+        timeout: Optional[float] = ...,
+        *,
+        stream: Literal[True],
+        request_headers: Optional[Dict[str, str]] = ...,
+        max_retries: Optional[int] = ...,
+        **kwargs: Any,
+    ) -> Stream[CompletionStreamResponse]: ...
+
+    @classmethod
+    @overload
+    def create(
+        cls,
+        model: str,
+        prompt: str,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        stop_sequences: Optional[List[str]] = ...,
+        return_token_log_probs: Optional[bool] = ...,
+        presence_penalty: Optional[float] = ...,
+        frequency_penalty: Optional[float] = ...,
+        top_k: Optional[int] = ...,
+        top_p: Optional[float] = ...,
+        include_stop_str_in_output: Optional[bool] = ...,
+        guided_json: Optional[Dict[str, Any]] = ...,
+        guided_regex: Optional[str] = ...,
+        guided_choice: Optional[List[str]] = ...,
+        guided_grammar: Optional[str] = ...,
+        timeout: Optional[float] = ...,
+        *,
+        stream: bool,
+        request_headers: Optional[Dict[str, str]] = ...,
+        max_retries: Optional[int] = ...,
+        **kwargs: Any,
+    ) -> Union[CompletionSyncResponse, Stream[CompletionStreamResponse]]: ...
 
     @classmethod
     def create(
@@ -94,7 +254,7 @@ class Completion(APIEngine):
         request_headers: Optional[Dict[str, str]] = None,
         max_retries: Optional[int] = None,
         **kwargs: Any,
-    ) -> Union[CompletionSyncResponse, Iterator[CompletionStreamResponse]]:
+    ) -> Union[CompletionSyncResponse, Stream[CompletionStreamResponse]]:
         """Completes a prompt.
 
         Args:

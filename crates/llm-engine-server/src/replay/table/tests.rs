@@ -18,11 +18,12 @@ impl Tables {
         let setup = ReplaySetup {
             keep: MINUTE,
             memory_bytes,
+            memory_bytes_per_caller: memory_bytes,
             answer_bytes: memory_bytes,
             answers: NonZeroUsize::new(answers).expect("not zero"),
             answers_per_caller: NonZeroUsize::new(answers_per_caller).expect("not zero"),
         };
-        let memory = Arc::new(Memory::new(memory_bytes));
+        let memory = Arc::new(Memory::new(memory_bytes, setup.memory_bytes_per_caller));
         Self {
             table: Table::new(setup, Arc::clone(&memory), ReplayMetrics::default()),
             memory,
@@ -96,7 +97,7 @@ async fn work_that_led_to_nothing_leaves_nothing() {
     assert_eq!(tables.memory.used(), 0);
     let (again, _listener) = tables.begin(&name);
     // What was given up before must not take away what has begun since.
-    let (old, _) = Recording::begin_with(Arc::clone(&tables.memory), Duration::ZERO);
+    let (old, _) = Recording::begin_with(Arc::new(Share::new(Arc::clone(&tables.memory))), Duration::ZERO);
     tables.table.free(&name, &old);
     assert!(tables.table.keep(tables.now, &name, &old).is_empty());
     assert_eq!(tables.outcome(&name), Some("attached"));
@@ -145,14 +146,65 @@ async fn answers_make_room_for_new_ones_unless_somebody_hears_them() {
     let Found::Stored(listener) = tables.find(&name("a", "1"), 0) else {
         panic!("it is stored");
     };
-    drop(tables.table.make_room(1));
+    drop(tables.table.make_room(Full::Memory, &name("b", "1"), 1));
     assert_eq!(tables.outcome(&name("a", "1")), Some("replayed"));
     assert_eq!(tables.outcome(&name("a", "2")), Some("answer_not_kept"));
     assert_eq!(tables.outcome(&name("a", "3")), Some("replayed"));
     assert_eq!(tables.memory.used(), before / 3 * 2);
     drop(listener);
-    drop(tables.table.make_room(usize::MAX));
+    drop(tables.table.make_room(Full::Memory, &name("b", "1"), usize::MAX));
     assert_eq!(tables.memory.used(), 0);
+}
+
+#[tokio::test]
+async fn a_caller_that_has_its_share_makes_room_for_itself() {
+    let mut tables = Tables::new(10, 10, 1 << 20);
+    for (caller, key) in [("a", "1"), ("b", "1"), ("b", "2")] {
+        tables.answer(&name(caller, key), 100).await;
+    }
+    drop(tables.table.make_room(Full::Share, &name("b", "3"), 1));
+    assert_eq!(
+        tables.outcome(&name("a", "1")),
+        Some("replayed"),
+        "the oldest of all"
+    );
+    assert_eq!(tables.outcome(&name("b", "1")), Some("answer_not_kept"));
+    assert_eq!(tables.outcome(&name("b", "2")), Some("replayed"));
+    drop(tables.table.make_room(Full::Share, &name("c", "1"), usize::MAX));
+    assert_eq!(tables.table.metrics.dropped_answers.get(), 1, "it has nothing");
+}
+
+#[tokio::test]
+async fn memory_is_counted_in_all_and_for_each_caller() {
+    let memory = Arc::new(Memory::new(100, 60));
+    let [one, other] = [(); 2].map(|()| Share::new(Arc::clone(&memory)));
+    one.take(60);
+    assert_eq!(one.room_for(1), Err(Full::Share));
+    assert_eq!(other.room_for(40), Ok(()));
+    assert_eq!(other.room_for(41), Err(Full::Memory));
+    one.give_back(1);
+    assert_eq!((one.room_for(1), other.room_for(41)), (Ok(()), Ok(())));
+}
+
+#[tokio::test]
+async fn a_request_that_was_overtaken_by_its_cancel_is_not_begun() {
+    let mut tables = Tables::new(10, 10, 1 << 20);
+    let (own, now) = (name("a", "k"), tables.now);
+    let ahead = Duration::from_secs(5);
+    tables.table.cancel_ahead(now, &own.caller, "k", ahead);
+    assert_eq!(tables.outcome(&own), Some("cancelled"));
+    for bystander in [name("b", "k"), name("a", "kk")] {
+        assert_eq!(tables.outcome(&bystander), None);
+    }
+    // Cancelled again, for as long again.
+    tables.now += ahead - Duration::from_nanos(1);
+    assert_eq!(tables.table.forget(tables.now, &own.caller, "k"), None);
+    tables.table.cancel_ahead(tables.now, &own.caller, "k", ahead);
+    tables.now += ahead - Duration::from_nanos(1);
+    assert_eq!(tables.outcome(&own), Some("cancelled"));
+    tables.now += Duration::from_nanos(1);
+    assert_eq!(tables.outcome(&own), None, "it is another one by now");
+    assert_eq!(tables.table.tombstones.names.len(), 0);
 }
 
 #[tokio::test]
@@ -188,8 +240,8 @@ async fn everything_with_a_key_is_forgotten_at_once() {
 
 /// A recording of pieces that are a byte each, of which everything is counted.
 async fn recording(pieces: &str) -> (Arc<Recording>, Listener) {
-    let memory = Arc::new(Memory::new(1 << 20));
-    let (work, listener) = Recording::begin_with(memory, Duration::ZERO);
+    let memory = Arc::new(Memory::new(1 << 20, 1 << 20));
+    let (work, listener) = Recording::begin_with(Arc::new(Share::new(memory)), Duration::ZERO);
     for piece in pieces.split_inclusive(|_| true) {
         work.add(Bytes::copy_from_slice(piece.as_bytes())).await;
     }
