@@ -1,7 +1,7 @@
 # What to type. The work is in scripts/.
 
 .DEFAULT_GOAL := help
-.PHONY: help run wheel test soak bench bench-gateway lint fmt clean
+.PHONY: help run wheel test soak fuzz bench bench-gateway lint fmt clean
 
 BINARY := $(or $(CARGO_TARGET_DIR),target)/release/llm-engine
 BUILD := scripts/with-tools.sh cargo build --release -p llm-engine --features worker
@@ -11,8 +11,9 @@ help:
 	@echo 'make wheel   build the Python package llmengine into dist/'
 	@echo 'make test    everything that has to hold: format, lints, documentation, Rust and Python tests'
 	@echo 'make soak    the tests that take minutes: crowds of callers who retry, again and again, by the real clock'
-	@echo 'make bench   the limiter and the model runner, beside what they are measured against'
-	@echo 'make bench-gateway  what a request through the server costs, beside going direct, nginx, a bare proxy and vllm-router'
+	@echo 'make fuzz    each parser, with inputs chosen by what they reach; make fuzz ARGS="3600" for an hour each'
+	@echo 'make bench   the limiter, the model runner and a request through the server, beside what they are measured against'
+	@echo 'make bench-gateway  only the last of these: beside going direct, nginx, a bare proxy and vllm-router'
 	@echo 'make lint    format and lints only'
 	@echo 'make fmt     format the Rust code'
 	@echo 'make clean   remove what was built and installed here; the fetched model stays in the cache folder'
@@ -34,6 +35,10 @@ soak:
 	@scripts/setup.sh test
 	@scripts/with-tools.sh scripts/soak.sh
 
+fuzz:
+	@scripts/setup.sh fuzz
+	@scripts/with-tools.sh scripts/fuzz.sh $(ARGS)
+
 bench:
 	@scripts/setup.sh build
 	@$(BUILD)
@@ -41,6 +46,7 @@ bench:
 	@scripts/with-tools.sh cargo bench -p llm-engine-server --bench limits
 	@LLM_ENGINE_TEST_GGUF="$${LLM_ENGINE_TEST_GGUF:-$$($(BINARY) fetch-model)}" \
 		scripts/with-tools.sh cargo bench -p llm-engine-worker --bench decode
+	@$(MAKE) --no-print-directory bench-gateway
 
 bench-gateway:
 	@scripts/setup.sh bench
@@ -56,4 +62,4 @@ fmt:
 
 clean:
 	cargo clean
-	rm -rf .venv .venv-package .venv-bench dist tests/node/node_modules
+	rm -rf .venv .venv-package .venv-bench .fuzz-tools dist tests/node/node_modules

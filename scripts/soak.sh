@@ -8,6 +8,9 @@ export LLM_ENGINE_BIN="${LLM_ENGINE_BIN:-${CARGO_TARGET_DIR:-target}/release/llm
 # The same build as in scripts/test.sh.
 executable=(--release -p llm-engine --features worker)
 
+# One of them opens 10,000 connections.
+ulimit -n "$(ulimit -H -n)"
+
 cargo build "${executable[@]}"
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run "${executable[@]}" --run-ignored only --no-capture

@@ -1,11 +1,11 @@
 use http::StatusCode;
 use llm_engine_wire::openai::DONE;
+use llm_engine_wire::said::Said;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use crate::failed::Failed;
-use crate::said::Said;
 
 /// What an event of a stream, of any of the dialects, means for the one who carries it.
 #[derive(Debug)]

@@ -3,10 +3,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, StatusCode};
 use llm_engine_retry::{Hint, Judgement};
+use llm_engine_wire::said::Said;
 
 use crate::ErrorKind;
 use crate::answer::request_id;
-use crate::said::Said;
 use crate::transport::causes;
 
 /// A failed attempt: what it was, and whether another one can help.

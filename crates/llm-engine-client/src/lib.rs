@@ -51,7 +51,6 @@ mod line;
 mod lines;
 pub mod openai;
 mod run;
-mod said;
 mod transport;
 mod typed_stream;
 pub mod v1;

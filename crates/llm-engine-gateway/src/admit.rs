@@ -170,7 +170,7 @@ impl Limits {
                     Vec::new()
                 };
                 drop(state);
-                record.decided(cost, views(&before, cost, &observed, Verdict::WouldRefuse));
+                record.decided(cost, views(before, cost, &observed, Verdict::WouldRefuse));
                 Ok(Permit {
                     limits: Arc::clone(self),
                     reservation: Some(reservation),
@@ -181,7 +181,7 @@ impl Limits {
                 let refused = refusal.refused();
                 let hold = state.policies.hold(&refusal).max(arrival.wait);
                 drop(state);
-                record.decided(cost, views(&before, cost, &refused, Verdict::Refuses));
+                record.decided(cost, views(before, cost, &refused, Verdict::Refuses));
                 let refusal = Refusal::from(refusal);
                 Err(NotNow {
                     hold: (!hold.is_zero() && refusal.retry_after.is_some()).then_some(hold),
@@ -207,7 +207,9 @@ impl Limits {
         let now = self.now();
         state.limiter.pass_time(now);
         let mut levels = state.limiter.levels(now, subject);
-        levels.retain(|level| !state.policies.observes(&level.policy));
+        if state.policies.some_observe {
+            levels.retain(|level| !state.policies.observes(&level.policy));
+        }
         levels
     }
 
@@ -326,8 +328,8 @@ fn random_seed() -> u64 {
 impl Permit {
     /// Gives all of it back, because the request was refused after all, for a reason that has nothing to do with limits. If
     /// it had come at a time that was kept for it, one is kept for when it is told to come again.
-    pub(crate) fn give_back(mut self, arrival: &Arrival<'_>, refusal: &Refusal) {
-        let after = refusal.retry_after.unwrap_or_default();
+    pub(crate) fn give_back(mut self, arrival: &Arrival<'_>, retry_after: Option<Duration>) {
+        let after = retry_after.unwrap_or_default();
         if let Some(reservation) = self.reservation.take() {
             let mut state = self.limits.state();
             let now = self.limits.now();

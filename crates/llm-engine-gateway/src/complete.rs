@@ -1,5 +1,6 @@
+use std::time::Duration;
+
 use llm_engine_wire::openai::Request;
-use serde_json::{Map, Value};
 
 use crate::admit::{Ask, subject};
 use crate::attempt::attempt;
@@ -15,8 +16,8 @@ use crate::{Arrival, Caller, Failure, Gateway, Refusal, Route};
 pub enum AnswerBody {
     /// Events as they come.
     Stream(Box<AnswerStream>),
-    /// A whole answer of a deployment that was asked for one, passed through.
-    Whole(Map<String, Value>),
+    /// A whole answer of a deployment that was asked for one, passed through: JSON.
+    Whole(String),
 }
 
 /// Why a request has no answer.
@@ -50,6 +51,16 @@ impl CompleteError {
     }
 }
 
+impl CompleteError {
+    /// When another attempt makes sense, where that is known.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refusal) => refusal.retry_after,
+            Self::Failed(failure) => failure.retry_after(),
+        }
+    }
+}
+
 impl Gateway {
     /// Carries one request to the first token of its answer: price, admit, wait, attempt. What follows, up to settling
     /// and reporting, happens as the answer is read or dropped.
@@ -70,6 +81,8 @@ impl Gateway {
         let subject = subject(caller, route, arrival);
         let prepared = async {
             self.refuse_while_draining()?;
+            // Before the policies, which would take a booked time for it.
+            route.deployment.refuse_while_cooling()?;
             // Asked only about a request that names no maximum: it takes the limiter's lock.
             let learns = || self.limits.learns_output(subject);
             let price = price(route, request, self.limits.counts_input(), learns).await;
@@ -81,9 +94,9 @@ impl Gateway {
             let permit = self.unless_cut_off(self.limits.admit(ask, &mut record)).await??;
             match self.place(route).await {
                 Ok(place) => Ok((price, permit, place)),
-                Err(refusal) => {
-                    permit.give_back(arrival, &refusal);
-                    Err(refusal.into())
+                Err(error) => {
+                    permit.give_back(arrival, error.retry_after());
+                    Err(error)
                 }
             }
         };
@@ -101,9 +114,11 @@ impl Gateway {
     }
 
     /// A place in front of a model that can run.
-    async fn place(&self, route: &Route) -> Result<Place, Refusal> {
+    async fn place(&self, route: &Route) -> Result<Place, CompleteError> {
         let place = self.unless_cut_off(route.queue.place()).await??;
         route.refuse_while_down()?;
+        // Others may have been told meanwhile.
+        route.deployment.refuse_while_cooling()?;
         Ok(place)
     }
 }

@@ -1,16 +1,14 @@
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request as HttpRequest, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyperlocal::UnixConnector;
+use jiff::Timestamp;
 use llm_engine_wire::openai::{Kind, Request, Upstream, Usage};
 use llm_engine_wire::worker::{
     CancelRequest, CancelResponse, REQUEST_ID_HEADER, TokenizeRequest, TokenizeResponse,
@@ -19,14 +17,21 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use crate::answer_error::refuse_errors;
+use crate::clients::Clients;
+use crate::connect::Proxies;
+use crate::remote::Remote;
 use crate::supervise::{Worker, WorkerState};
-use crate::{Failure, RemoteSetup, RouteStatus, SetupError};
+use crate::{Failure, RemoteSetup, RouteStatus, SetupError, Timeouts};
 
 /// One model at one upstream with one credential.
 #[derive(Debug)]
 pub(crate) struct Deployment {
     /// The upstream's own name of the model.
     model: String,
+    pub(crate) timeouts: Timeouts,
+    /// The time of day, which some hints name.
+    wall_clock: fn() -> Timestamp,
     upstream: UpstreamServer,
 }
 
@@ -43,87 +48,47 @@ enum UpstreamServer {
     /// A model worker that we started; its socket is another one after each start.
     Worker {
         worker: Worker,
-        client: Client<UnixConnector, Full<Bytes>>,
+        clients: Clients<UnixConnector>,
     },
     /// An OpenAI-compatible server.
-    Remote {
-        /// The URL up to and including `/v1`, without a slash at the end.
-        base: String,
-        authorization: Option<HeaderValue>,
-        client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    },
+    Remote(Remote),
 }
 
 /// How long a deployment may take to say whether it is well, or to count a prompt.
 const SMALL_QUESTION: Duration = Duration::from_secs(2);
 /// How long it may take to cancel: a worker answers between two steps, and a step that reads a prompt can be long.
 const CANCEL: Duration = Duration::from_secs(30);
-/// How long a remote server may take until the first token.
-const FIRST_TOKEN: Duration = Duration::from_secs(120);
-/// The same for a worker, of which we know that it lives: several long prompts at once take minutes on a slow machine.
+/// How long a worker may take until the first token; of it we know that it lives: several long prompts at once take minutes on a slow machine.
 const FIRST_TOKEN_OF_WORKER: Duration = Duration::from_secs(600);
 /// The longest answer to one of those.
 const SMALL_ANSWER_BYTES: usize = 4 * 1024 * 1024;
-const IDLE_CONNECTION: Duration = Duration::from_secs(60);
-const CONNECT: Duration = Duration::from_secs(5);
 
 impl Deployment {
-    pub(crate) fn worker(model: &str, worker: Worker) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .build(UnixConnector);
+    pub(crate) fn worker(model: &str, worker: Worker, wall_clock: fn() -> Timestamp) -> Self {
+        let clients = Clients::new(UnixConnector);
         Self {
             model: model.to_owned(),
-            upstream: UpstreamServer::Worker { worker, client },
+            timeouts: Timeouts {
+                first_token: FIRST_TOKEN_OF_WORKER,
+                ..Timeouts::default()
+            },
+            wall_clock,
+            upstream: UpstreamServer::Worker { worker, clients },
         }
     }
 
-    pub(crate) fn remote(public_name: &str, setup: RemoteSetup) -> Result<Self, SetupError> {
-        let base = setup.url.trim_end_matches('/').to_owned();
-        let uri: Option<Uri> = base.parse().ok();
-        let scheme = uri.as_ref().and_then(Uri::scheme_str);
-        if !matches!(scheme, Some("http" | "https")) {
-            return Err(SetupError::Url {
-                model: public_name.to_owned(),
-                url: setup.url,
-            });
-        }
-        let authorization = match setup
-            .api_key
-            .map(|key| HeaderValue::from_str(&format!("Bearer {key}")))
-        {
-            Some(Ok(mut value)) => {
-                value.set_sensitive(true);
-                Some(value)
-            }
-            Some(Err(_)) => {
-                return Err(SetupError::ApiKey {
-                    model: public_name.to_owned(),
-                });
-            }
-            None => None,
-        };
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT));
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_http1();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .build(connector.wrap_connector(tcp));
-        let upstream = UpstreamServer::Remote {
-            base,
-            authorization,
-            client,
-        };
+    pub(crate) fn remote(
+        public_name: &str,
+        setup: RemoteSetup,
+        proxies: &Arc<Proxies>,
+        wall_clock: fn() -> Timestamp,
+    ) -> Result<Self, SetupError> {
+        let remote = Remote::new(public_name, &setup, proxies)?;
         Ok(Self {
             model: setup.model,
-            upstream,
+            timeouts: setup.timeouts,
+            wall_clock,
+            upstream: UpstreamServer::Remote(remote),
         })
     }
 
@@ -132,7 +97,7 @@ impl Deployment {
         match &self.upstream {
             UpstreamServer::Worker { worker, .. } => matches!(worker.state(), WorkerState::Ready(_)),
             // Only an attempt can tell.
-            UpstreamServer::Remote { .. } => true,
+            UpstreamServer::Remote(_) => true,
         }
     }
 
@@ -144,7 +109,7 @@ impl Deployment {
                 WorkerState::Starting => return RouteStatus::Starting,
                 WorkerState::Down => return RouteStatus::Down,
             },
-            UpstreamServer::Remote { .. } => "/models",
+            UpstreamServer::Remote(_) => "/models",
         };
         match timeout(SMALL_QUESTION, self.send(Method::GET, path, None, Bytes::new())).await {
             Ok(Ok(response)) if response.status().is_success() => RouteStatus::Ready,
@@ -163,15 +128,26 @@ impl Deployment {
         matches!(self.upstream, UpstreamServer::Worker { .. })
     }
 
-    /// How long a request may take until its first token.
-    pub(crate) fn first_token_patience(&self) -> Duration {
-        match self.upstream {
-            UpstreamServer::Worker { .. } => FIRST_TOKEN_OF_WORKER,
-            UpstreamServer::Remote { .. } => FIRST_TOKEN,
+    /// Whether it has said that it does not want to be asked now.
+    pub(crate) fn refuse_while_cooling(&self) -> Result<(), Failure> {
+        let remaining = match &self.upstream {
+            UpstreamServer::Worker { .. } => None,
+            UpstreamServer::Remote(remote) => remote.cooldown.remaining(),
+        };
+        remaining.map_or(Ok(()), |retry_after| Err(Failure::Limited { retry_after }))
+    }
+
+    /// It is not asked again before its hint is over. A worker that says 429 is only full, which passes at any moment.
+    fn cool_down(&self, failure: Failure) -> Failure {
+        match (failure, &self.upstream) {
+            (Failure::Limited { retry_after }, UpstreamServer::Remote(remote)) => Failure::Limited {
+                retry_after: remote.cooldown.begin(retry_after),
+            },
+            (failure, _) => failure,
         }
     }
 
-    /// Sends a request, and returns when the head of the answer has come.
+    /// Sends a request, and returns when the head of a good answer has come.
     pub(crate) async fn generate(
         &self,
         request: &Request,
@@ -189,14 +165,18 @@ impl Deployment {
             (UpstreamServer::Worker { .. }, Kind::Chat) => "/v1/chat/completions",
             (UpstreamServer::Worker { .. }, Kind::Completion) => "/v1/completions",
             (UpstreamServer::Worker { .. }, Kind::Embedding) => "/v1/embeddings",
-            (UpstreamServer::Remote { .. }, kind) => kind.path(),
+            (UpstreamServer::Remote(_), kind) => kind.path(),
         };
-        self.send(Method::POST, path, Some(request_id), body.into()).await
+        let response = self
+            .send(Method::POST, path, Some(request_id), body.into())
+            .await?;
+        let answer = refuse_errors(response, (request.kind, stream), (self.wall_clock)()).await;
+        answer.map_err(|failure| self.cool_down(failure))
     }
 
     /// How long the prompt is, exactly; `None` if the deployment can't tell.
     pub(crate) async fn measure_prompt(&self, request: &Request) -> Option<PromptSize> {
-        if matches!(self.upstream, UpstreamServer::Remote { .. }) {
+        if matches!(self.upstream, UpstreamServer::Remote(_)) {
             return None;
         }
         let question = TokenizeRequest {
@@ -257,7 +237,7 @@ impl Deployment {
         }
         let broken = |error: &dyn fmt::Display| Failure::Broken(error.to_string());
         let answer = match &self.upstream {
-            UpstreamServer::Worker { worker, client } => {
+            UpstreamServer::Worker { worker, clients } => {
                 let WorkerState::Ready(socket) = worker.state() else {
                     return Err(Failure::Unreachable("its process is not running".to_owned()));
                 };
@@ -266,18 +246,11 @@ impl Deployment {
                     .uri(uri)
                     .body(Full::new(body))
                     .map_err(|error| broken(&error))?;
-                client.request(request)
+                clients.request(request)
             }
-            UpstreamServer::Remote {
-                base,
-                authorization,
-                client,
-            } => {
-                if let Some(value) = authorization {
-                    request = request.header(AUTHORIZATION, value);
-                }
-                let request = request.uri(format!("{base}{path}")).body(Full::new(body));
-                client.request(request.map_err(|error| broken(&error))?)
+            UpstreamServer::Remote(remote) => {
+                let sent = remote.send(request, path, body);
+                sent.map_err(|error| broken(&error))?
             }
         };
         answer.await.map_err(|error| {
@@ -296,7 +269,7 @@ impl fmt::Debug for UpstreamServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Worker { worker, .. } => f.debug_tuple("Worker").field(worker).finish(),
-            Self::Remote { base, .. } => f.debug_tuple("Remote").field(base).finish(),
+            Self::Remote(remote) => remote.fmt(f),
         }
     }
 }

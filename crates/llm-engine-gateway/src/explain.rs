@@ -1,6 +1,7 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -80,64 +81,65 @@ impl Verdict {
 }
 
 /// What every quota saw, from how they stood before the decision and which of them said no.
-pub(crate) fn views(before: &[Level], asked: Cost, refused: &[Refused], said: Verdict) -> Vec<QuotaView> {
-    let view = |level: &Level| {
+pub(crate) fn views(before: Vec<Level>, asked: Cost, refused: &[Refused], said: Verdict) -> Vec<QuotaView> {
+    let view = |level: Level| {
         let no = refused
             .iter()
             .find(|refused| refused.policy == level.policy && refused.counted == level.counted);
         QuotaView {
-            policy: Arc::clone(&level.policy),
             counted: level.counted,
             limit: level.limit,
             before: level.remaining,
             asked: level.counted.unit().map_or(1, |unit| unit.of(asked)),
             verdict: no.map_or(Verdict::Admits, |_| said),
             wait: no.map(|refused| refused.wait),
+            policy: level.policy,
         }
     };
-    before.iter().map(view).collect()
+    before.into_iter().map(view).collect()
 }
 
 /// The explanations of the latest requests.
-#[derive(Debug)]
-pub(crate) struct Explanations {
-    kept: Mutex<Kept>,
-}
-
 #[derive(Debug, Default)]
-struct Kept {
-    by_id: HashMap<String, Arc<Explanation>>,
-    /// The oldest first.
-    order: VecDeque<String>,
+pub(crate) struct Explanations {
+    /// The oldest first, each with a digest of its request's name: they are looked through only when somebody asks.
+    latest: Mutex<VecDeque<(u64, Arc<Explanation>)>>,
 }
 
 /// As many as about ten megabytes hold.
 const MOST: usize = 10_000;
 
 impl Explanations {
-    pub(crate) fn new() -> Self {
-        Self {
-            kept: Mutex::default(),
-        }
-    }
-
     pub(crate) fn keep(&self, explanation: Arc<Explanation>) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = explanation.request_id.clone();
-        if kept.by_id.insert(id.clone(), explanation).is_none() {
-            kept.order.push_back(id);
-        }
-        if kept.order.len() > MOST
-            && let Some(oldest) = kept.order.pop_front()
-        {
-            kept.by_id.remove(&oldest);
-        }
+        let kept = (digest(&explanation.request_id), explanation);
+        let mut latest = self.latest();
+        latest.push_back(kept);
+        let oldest = if latest.len() > MOST {
+            latest.pop_front()
+        } else {
+            None
+        };
+        drop(latest);
+        drop(oldest);
     }
 
     pub(crate) fn find(&self, request_id: &str) -> Option<Arc<Explanation>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.by_id.get(request_id).cloned()
+        let asked = digest(request_id);
+        let latest = self.latest();
+        let mut found = latest.iter().rev().filter(|(digest, _)| *digest == asked);
+        let (_, explanation) = found.find(|(_, explanation)| explanation.request_id == request_id)?;
+        Some(Arc::clone(explanation))
     }
+
+    fn latest(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<Explanation>)>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn digest(request_id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    request_id.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Explanation {

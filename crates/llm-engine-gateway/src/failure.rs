@@ -9,6 +9,9 @@ pub enum Failure {
     /// It broke off, failed, or answered nonsense.
     #[error("the model server failed: {0}")]
     Broken(String),
+    /// It can't be used as it is configured: it does not take our credential, knows no such model or path, or wants money.
+    #[error("the model server can't be used as this server is configured: {0}")]
+    Misconfigured(String),
     /// It took too long.
     #[error("the model server did not answer within {} s", .0.as_secs())]
     TimedOut(Duration),
@@ -40,6 +43,8 @@ pub enum Fault {
     Caller,
     /// The deployment has to recover.
     Upstream,
+    /// The configuration has to change, or the account at the provider.
+    Operator,
 }
 
 impl Failure {
@@ -48,6 +53,7 @@ impl Failure {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Rejected { .. } => Fault::Caller,
+            Self::Misconfigured(_) => Fault::Operator,
             Self::Unreachable(_)
             | Self::Broken(_)
             | Self::TimedOut(_)
@@ -61,6 +67,7 @@ impl Failure {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unreachable(_) | Self::Broken(_) => "upstream_failed",
+            Self::Misconfigured(_) => "upstream_misconfigured",
             Self::TimedOut(_) => "upstream_timeout",
             Self::CutOff => "draining",
             Self::Rejected { .. } => "upstream_rejected",
@@ -72,7 +79,7 @@ impl Failure {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Self::Unreachable(_) | Self::Broken(_) => 502,
+            Self::Unreachable(_) | Self::Broken(_) | Self::Misconfigured(_) => 502,
             Self::TimedOut(_) => 504,
             Self::CutOff => 503,
             Self::Rejected { .. } => 400,
@@ -87,6 +94,7 @@ impl Failure {
             Self::Limited { retry_after } => Some(*retry_after),
             Self::Unreachable(_)
             | Self::Broken(_)
+            | Self::Misconfigured(_)
             | Self::TimedOut(_)
             | Self::CutOff
             | Self::Rejected { .. } => None,

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admit::{Limits, subject};
 use crate::authenticate::Callers;
+use crate::connect::Proxies;
 use crate::deployment::Deployment;
 use crate::explain::Explanations;
 use crate::housekeeping::keep_house;
@@ -21,7 +22,7 @@ use crate::supervise::Worker;
 use crate::wait::Queue;
 use crate::{
     Arrival, Caller, CallerSetup, CompleteError, DeploymentSetup, Explanation, Level, ModelSetup,
-    PolicySetup, Refusal, Route, Setup, SetupError, Unauthenticated, UnknownModel,
+    PolicySetup, ProxySetup, Refusal, Route, Setup, SetupError, Unauthenticated, UnknownModel,
 };
 
 /// Callers, routes, limits and deployments: all that requests need and share.
@@ -54,13 +55,17 @@ impl Gateway {
         let stop_on_error = stop_workers.clone().drop_guard();
         let mut names = Names::default();
         name_all(&mut names, &setup.models, &setup.callers);
+        let surroundings = Surroundings {
+            socket_folder: &setup.socket_folder,
+            workers: &workers,
+            stop_workers: &stop_workers,
+            proxies: Arc::new(proxies(&setup)?),
+            wall_clock: setup.wall_clock,
+        };
         let routes: Result<Vec<Route>, SetupError> = setup
             .models
             .into_iter()
-            .map(|model| {
-                let id = names.model(&model.name);
-                route(id, model, &setup.socket_folder, &workers, &stop_workers)
-            })
+            .map(|model| surroundings.route(names.model(&model.name), model))
             .collect();
         let callers = Callers::new(setup.callers, &names);
         let limits = Limits::start(setup.policies, names, setup.wall_clock, setup.journal)?;
@@ -70,7 +75,7 @@ impl Gateway {
             callers: RwLock::new(callers),
             routes: Routes::new(routes?),
             limits,
-            explanations: Arc::new(Explanations::new()),
+            explanations: Arc::default(),
             wall_clock: setup.wall_clock,
             requests: Requests::default(),
             draining: AtomicBool::new(false),
@@ -151,7 +156,7 @@ impl Gateway {
 
     /// Ends the requests that are still running with [`Failure::CutOff`](crate::Failure::CutOff).
     pub fn cut_off(&self) {
-        self.requests.cut_off.cancel();
+        self.requests.cut_off();
     }
 
     /// Ends the model workers.
@@ -163,8 +168,10 @@ impl Gateway {
 
     /// Waits for this, unless the time for draining is over first.
     pub(crate) async fn unless_cut_off<T>(&self, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
-        let waited = self.requests.cut_off.run_until_cancelled(waiting).await;
-        waited.ok_or_else(|| Refusal::draining(AFTER_DRAINING))
+        self.requests
+            .unless_cut_off(waiting)
+            .await
+            .ok_or_else(|| Refusal::draining(AFTER_DRAINING))
     }
 
     pub(crate) fn refuse_while_draining(&self) -> Result<(), CompleteError> {
@@ -191,41 +198,58 @@ impl Route {
     }
 }
 
-fn route(
-    id: u32,
-    model: ModelSetup,
-    socket_folder: &Path,
-    workers: &TaskTracker,
-    stop_workers: &CancellationToken,
-) -> Result<Route, SetupError> {
-    let deployment = match model.deployment {
-        DeploymentSetup::Worker(setup) => {
-            let worker = Worker::start(
+/// Those that don't matter may be of a kind that can't be used.
+fn proxies(setup: &Setup) -> Result<Proxies, SetupError> {
+    let mut models = setup.models.iter();
+    if models.any(|model| matches!(model.deployment, DeploymentSetup::Remote(_))) {
+        Proxies::new(&setup.proxies)
+    } else {
+        Proxies::new(&ProxySetup::default())
+    }
+}
+
+/// What deployments need of the gateway.
+struct Surroundings<'a> {
+    socket_folder: &'a Path,
+    workers: &'a TaskTracker,
+    stop_workers: &'a CancellationToken,
+    proxies: Arc<Proxies>,
+    wall_clock: fn() -> Timestamp,
+}
+
+impl Surroundings<'_> {
+    fn route(&self, id: u32, model: ModelSetup) -> Result<Route, SetupError> {
+        let deployment = match model.deployment {
+            DeploymentSetup::Worker(setup) => {
+                let worker = Worker::start(
+                    &model.name,
+                    id,
+                    setup,
+                    self.socket_folder,
+                    self.workers,
+                    self.stop_workers.clone(),
+                );
+                Deployment::worker(&model.name, worker, self.wall_clock)
+            }
+            DeploymentSetup::Remote(setup) => {
+                Deployment::remote(&model.name, setup, &self.proxies, self.wall_clock)?
+            }
+        };
+        Ok(Route {
+            id,
+            queue: Queue::new(
                 &model.name,
-                id,
-                setup,
-                socket_folder,
-                workers,
-                stop_workers.clone(),
-            );
-            Deployment::worker(&model.name, worker)
-        }
-        DeploymentSetup::Remote(setup) => Deployment::remote(&model.name, setup)?,
-    };
-    Ok(Route {
-        id,
-        queue: Queue::new(
-            &model.name,
-            model.concurrency,
-            model.queue_wait,
-            model.queue_length,
-        ),
-        name: model.name,
-        aliases: model.aliases,
-        chat_template_for_prompts: model.chat_template_for_prompts,
-        default_output_tokens: model.default_output_tokens,
-        price: model.price,
-        answer_lengths: Arc::new(AnswerLengths::new()),
-        deployment: Arc::new(deployment),
-    })
+                model.concurrency,
+                model.queue_wait,
+                model.queue_length,
+            ),
+            name: model.name,
+            aliases: model.aliases,
+            chat_template_for_prompts: model.chat_template_for_prompts,
+            default_output_tokens: model.default_output_tokens,
+            price: model.price,
+            answer_lengths: Arc::new(AnswerLengths::new()),
+            deployment: Arc::new(deployment),
+        })
+    }
 }

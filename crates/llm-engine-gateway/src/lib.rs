@@ -14,15 +14,19 @@
 //! | settle | `settle.rs` | |
 //! | report | `report.rs` | |
 //!
-//! Behind them stand the deployments (`deployment.rs`) and the model workers that are started and watched here
+//! Behind them stand the deployments (`deployment.rs`; what is reached over HTTP, `remote.rs`) and the model workers that are started and watched here
 //! (`supervise.rs`). The crate knows nothing of the HTTP server in front of it.
 
 mod admit;
+mod answer_error;
 mod arrival;
 mod attempt;
 mod authenticate;
 mod calendars;
+mod clients;
 mod complete;
+mod connect;
+mod cooldown;
 mod deployment;
 mod explain;
 mod failure;
@@ -35,6 +39,7 @@ mod names;
 mod policies;
 mod price;
 mod refusal;
+mod remote;
 mod report;
 mod resolve;
 mod settle;
@@ -57,8 +62,8 @@ pub use llm_engine_limit::{
 pub use refusal::{Refusal, RefusalCode, milliseconds_up};
 pub use resolve::{Route, RouteStatus, UnknownModel};
 pub use setup::{
-    BudgetSetup, CallerSetup, DeploymentSetup, MatchSetup, ModelSetup, PolicySetup, PriceSetup, RemoteSetup,
-    Setup, SetupError, WorkerSetup,
+    BudgetSetup, CallerSetup, DeploymentSetup, MatchSetup, ModelSetup, PolicySetup, PriceSetup, ProxySetup,
+    RemoteSetup, Setup, SetupError, Timeouts, WorkerSetup,
 };
 pub use simulate::{
     BookingCounts, CallerReport, Moment, PolicyReport, QuotaUse, Retry, SimulatedModel, SimulatedRequest,

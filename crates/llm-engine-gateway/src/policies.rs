@@ -15,6 +15,8 @@ use crate::{BudgetSetup, CallerSetup, ModelSetup, PolicySetup};
 pub(crate) struct Policies {
     pub(crate) setups: Arc<[PolicySetup]>,
     pub(crate) limits: Arc<[Policy]>,
+    /// Whether there are any that only observe.
+    pub(crate) some_observe: bool,
     by_name: HashMap<Arc<str>, usize>,
 }
 
@@ -38,6 +40,7 @@ impl Policies {
             .zip(limits.iter())
             .map(|(index, policy)| (Arc::clone(&policy.name), index));
         Ok(Self {
+            some_observe: setups.iter().any(|setup| setup.mode == Mode::Observe),
             setups: setups.into(),
             by_name: by_name.collect(),
             limits,

@@ -1,6 +1,7 @@
 use llm_engine_limit::Cost;
+use llm_engine_wire::object::Object;
 use llm_engine_wire::openai::{Kind, Request};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{PriceSetup, Route};
 
@@ -68,23 +69,19 @@ const BYTES_PER_TOKEN: usize = 3;
 const TOKENS_PER_MESSAGE: usize = 8;
 
 fn estimate_prompt_tokens(request: &Request) -> u64 {
-    let (bytes, messages) = match request.kind {
-        Kind::Chat => {
-            let messages = request.field("messages").and_then(Value::as_array);
-            (
-                request.field("messages").map_or(0, text_bytes),
-                messages.map_or(0, Vec::len) + 1,
-            )
-        }
-        Kind::Completion => (request.field("prompt").map_or(0, text_bytes), 0),
-        Kind::Embedding => (request.field("input").map_or(0, text_bytes), 0),
+    let (texts, messages) = match request.kind {
+        Kind::Chat => (request.texts("messages"), request.messages + 1),
+        Kind::Completion => (request.texts("prompt"), 0),
+        Kind::Embedding => (request.texts("input"), 0),
     };
-    (bytes.div_ceil(BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * messages).max(1) as u64
+    // A number is the id of a token.
+    let tokens = texts.bytes.div_ceil(BYTES_PER_TOKEN) + texts.numbers;
+    (tokens + TOKENS_PER_MESSAGE * messages).max(1) as u64
 }
 
 /// The tokens of an answer that does not say how many it has.
-pub(crate) fn estimate_output_tokens(answer: &Map<String, Value>) -> u64 {
-    let choices = answer.get("choices").and_then(Value::as_array);
+pub(crate) fn estimate_output_tokens(answer: &Object) -> u64 {
+    let choices = answer.value("choices").and_then(Value::as_array);
     let texts = choices.into_iter().flatten().flat_map(|choice| {
         [
             choice.get("text"),

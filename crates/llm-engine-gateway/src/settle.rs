@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use llm_engine_limit::Cost;
 use llm_engine_wire::openai::Usage;
@@ -16,12 +17,35 @@ use crate::wait::Place;
 use crate::{CompleteError, Failure, PriceSetup, Route};
 
 /// All requests that are running.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Requests {
     /// One token for each of them, and the tasks that settle what was abandoned.
     pub(crate) tasks: TaskTracker,
+    /// Wakes them all up to be ended.
+    cut_off: CancellationToken,
+    /// Whether it did, to be seen without its lock.
+    is_cut_off: Arc<AtomicBool>,
+}
+
+impl Requests {
     /// Ends them all.
-    pub(crate) cut_off: CancellationToken,
+    pub(crate) fn cut_off(&self) {
+        self.is_cut_off.store(true, Ordering::Relaxed);
+        self.cut_off.cancel();
+    }
+
+    /// Waits for this, unless the time for draining is over first.
+    pub(crate) async fn unless_cut_off<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
+        if self.is_cut_off.load(Ordering::Relaxed) {
+            return None;
+        }
+        tokio::select! {
+            // What need not wait does not stand in line to be told.
+            biased;
+            waited = waiting => Some(waited),
+            () = self.cut_off.cancelled() => None,
+        }
+    }
 }
 
 /// A request that has been admitted and has a place. Wherever it is dropped, it is settled and reported once: a request
@@ -31,8 +55,7 @@ pub(crate) struct Running {
     /// `None` once it has ended.
     held: Option<Held>,
     work: Work,
-    tasks: TaskTracker,
-    cut_off: CancellationToken,
+    requests: Requests,
 }
 
 /// What a running request holds, given back in this order.
@@ -84,8 +107,7 @@ impl Running {
         Self {
             held: Some(held),
             work: Work::NotSent,
-            tasks: requests.tasks.clone(),
-            cut_off: requests.cut_off.clone(),
+            requests: requests.clone(),
         }
     }
 
@@ -94,10 +116,8 @@ impl Running {
         &self,
         waiting: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        self.cut_off
-            .run_until_cancelled(waiting)
-            .await
-            .unwrap_or(Err(Failure::CutOff))
+        let waited = self.requests.unless_cut_off(waiting).await;
+        waited.unwrap_or(Err(Failure::CutOff))
     }
 
     /// The request is about to be sent; if nothing more becomes known it is charged the tokens of its prompt.
@@ -171,7 +191,7 @@ impl Drop for Running {
                 held.count(usage, false);
             }
         };
-        self.tasks.spawn_on(settle, &runtime);
+        self.requests.tasks.spawn_on(settle, &runtime);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use llm_engine_limit::{Mode, Per, Period, Quota, QuotaError, Unit};
+use rustls::pki_types::CertificateDer;
 
 use crate::{ApiKeyDigest, JournalError};
 
@@ -23,6 +24,8 @@ pub struct Setup {
     pub socket_folder: PathBuf,
     /// Where budgets and long debts are kept over a restart. `None`: nowhere.
     pub journal: Option<PathBuf>,
+    /// Through what remote servers are reached.
+    pub proxies: ProxySetup,
     /// The time of day, by which calendar windows begin.
     pub wall_clock: fn() -> Timestamp,
 }
@@ -138,6 +141,54 @@ pub struct RemoteSetup {
     pub model: String,
     /// The credential, if it wants one.
     pub api_key: Option<String>,
+    /// How long it may take.
+    pub timeouts: Timeouts,
+    /// Who may have signed its certificate, besides the public authorities.
+    pub certificate_authorities: Vec<CertificateDer<'static>>,
+}
+
+/// How long a deployment may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until there is a connection: name, TCP, proxy and TLS together.
+    pub connect: Duration,
+    /// From the request to the first token, where the answer is a stream.
+    pub first_token: Duration,
+    /// From one piece of a stream to the next.
+    pub between_tokens: Duration,
+    /// From the request to the end of its answer. `None`: ten minutes where it comes whole, and no bound on a stream.
+    pub total: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            first_token: Duration::from_secs(120),
+            between_tokens: Duration::from_secs(60),
+            total: None,
+        }
+    }
+}
+
+/// The proxies through which remote servers are reached, as `HTTP_PROXY` and its like name them. Empty: directly.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ProxySetup {
+    /// The URL of the proxy to `http` servers.
+    pub http: String,
+    /// The URL of the proxy to `https` servers.
+    pub https: String,
+    /// Names, addresses and networks that are reached directly, with commas between them; `*` for all.
+    pub no_proxy: String,
+}
+
+impl fmt::Debug for ProxySetup {
+    /// Without the URLs, in which there may be passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxySetup")
+            .field("no_proxy", &self.no_proxy)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for RemoteSetup {
@@ -169,7 +220,7 @@ pub struct CallerSetup {
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The URL of a deployment is none.
-    #[error("model {model}: '{url}' is not an http or https URL")]
+    #[error("model {model}: '{url}' is not an http or https URL, or there is more in it than host and path")]
     Url {
         /// The model.
         model: String,
@@ -182,6 +233,22 @@ pub enum SetupError {
     /// What is kept over a restart can't be read or written.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The URL of a proxy is none that can be used.
+    #[error(
+        "'{url}' is not the URL of an HTTP proxy, such as http://proxy:3128; other kinds of proxies can't be used"
+    )]
+    Proxy {
+        /// The URL, without user and password.
+        url: String,
+    },
+    /// A certificate authority of a deployment is none.
+    #[error("model {model}: its certificate authority can't be used: {error}")]
+    Tls {
+        /// The model.
+        model: String,
+        /// What is wrong with it.
+        error: rustls::Error,
+    },
     /// The credential can't be put into a header.
     #[error("model {model}: the API key of the deployment has characters that no HTTP header can carry")]
     ApiKey {

@@ -1,12 +1,14 @@
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use llm_engine_wire::object::{self, Object};
 use llm_engine_wire::openai::{self, Chunk, ErrorBody, Request, Response, Usage};
 use llm_engine_wire::sse::Decoder;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::Deserialize as _;
+use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Failure;
@@ -22,6 +24,8 @@ pub struct AnswerStream {
     body: Incoming,
     decoder: Decoder,
     public_model: String,
+    /// The same in JSON.
+    model_json: String,
     kind: openai::Kind,
     wants_usage: bool,
     wants_continuous_usage: bool,
@@ -33,6 +37,16 @@ pub struct AnswerStream {
     /// Whether the answer has said why it ends, after which it may end without further ceremony.
     finished: bool,
     first: Option<Event>,
+    patience: Patience,
+}
+
+/// How long a deployment may take once it has begun.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Between two events.
+    pub(crate) between: Duration,
+    /// When all of the answer must have come, and how long that is after it was asked for.
+    pub(crate) end: Option<(Instant, Duration)>,
 }
 
 /// One event of an answer.
@@ -40,23 +54,27 @@ pub struct AnswerStream {
 pub struct Event {
     /// The parts of the chunk that the engine acts on.
     pub chunk: Chunk,
-    /// The chunk as a caller of OpenAI's dialect sees it, with all fields of the deployment; `None` if it holds nothing
-    /// that the caller asked for.
-    pub visible: Option<Map<String, Value>>,
+    /// The chunk as a caller of OpenAI's dialect sees it, in JSON, with all fields of the deployment; `None` if it holds
+    /// nothing that the caller asked for.
+    pub visible: Option<String>,
     /// What the request has used so far.
     pub usage: Usage,
 }
 
-/// How long a deployment may pause between two events.
-const BETWEEN_EVENTS: Duration = Duration::from_secs(60);
-
 impl AnswerStream {
-    pub(crate) fn begin(running: Running, body: Incoming, request: &Request, prompt_tokens: u64) -> Self {
+    pub(crate) fn begin(
+        running: Running,
+        body: Incoming,
+        request: &Request,
+        prompt_tokens: u64,
+        patience: Patience,
+    ) -> Self {
         Self {
             running: Some(running),
             body,
             decoder: Decoder::default(),
             public_model: request.model.clone(),
+            model_json: object::string(&request.model),
             kind: request.kind,
             wants_usage: request.include_usage,
             wants_continuous_usage: request.continuous_usage,
@@ -65,6 +83,7 @@ impl AnswerStream {
             heard: Instant::now(),
             finished: false,
             first: None,
+            patience,
         }
     }
 
@@ -95,7 +114,7 @@ impl AnswerStream {
             return Some(Ok(event));
         }
         self.running.as_ref()?;
-        match self.read(BETWEEN_EVENTS).await {
+        match self.read(self.patience.between).await {
             Ok(Some(event)) => Some(Ok(event)),
             Ok(None) => {
                 self.running.take()?.completed();
@@ -141,7 +160,13 @@ impl AnswerStream {
                 .map_err(|error| Failure::Broken(error.to_string()))?;
             match data {
                 Some(data) if data == openai::DONE.as_bytes() => return Ok(None),
-                Some(data) => return self.event(&data).map(Some),
+                Some(mut data) => {
+                    // JSON over several lines; it is passed on in one.
+                    for byte in data.iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
+                        *byte = b' ';
+                    }
+                    return self.event(&data).map(Some);
+                }
                 None => match self.more(patience).await? {
                     Some(bytes) => self.decoder.push(&bytes),
                     None if self.finished => return Ok(None),
@@ -154,7 +179,9 @@ impl AnswerStream {
     /// The next bytes of the body; `None` at its end.
     async fn more(&mut self, patience: Duration) -> Result<Option<Bytes>, Failure> {
         loop {
-            let frame = timeout_at(self.heard + patience, self.body.frame());
+            let pause = (self.heard + patience, patience);
+            let (until, patience) = self.patience.end.map_or(pause, |end| end.min(pause));
+            let frame = timeout_at(until, self.body.frame());
             let frame = async { frame.await.map_err(|_| Failure::TimedOut(patience)) };
             let frame = match &self.running {
                 Some(running) => running.unless_cut_off(frame).await?,
@@ -174,22 +201,31 @@ impl AnswerStream {
     }
 
     fn event(&mut self, data: &[u8]) -> Result<Event, Failure> {
-        let nonsense = |error| Failure::Broken(format!("an event of its stream is no chunk: {error}"));
-        let value: Value = serde_json::from_slice(data).map_err(nonsense)?;
-        if value.get("error").is_some_and(|error| !error.is_null()) {
-            let message =
-                ErrorBody::deserialize(&value).map_or_else(|_| value.to_string(), |body| body.error.message);
+        let text = std::str::from_utf8(data).ok();
+        if let Some((chunk, visible)) = text.and_then(|text| Chunk::read_plain(text, &self.model_json)) {
+            self.count(&chunk);
+            return Ok(Event {
+                chunk,
+                visible: Some(visible),
+                usage: self.usage,
+            });
+        }
+        let nonsense = |error: &dyn fmt::Display| {
+            Failure::Broken(format!("an event of its stream is no chunk: {error}"))
+        };
+        let fields = Object::parse(data).map_err(|error| nonsense(&error))?;
+        if fields.json("error").is_some_and(|error| error != "null") {
+            let message = serde_json::from_slice::<ErrorBody>(data)
+                .map_or_else(|_| fields.with(&[]), |body| body.error.message);
             return Err(Failure::Broken(message));
         }
-        if !value.is_object() {
-            return Err(Failure::Broken(
-                "an event of its stream is no chunk: it is no object".to_owned(),
-            ));
-        }
-        let chunk = Chunk::deserialize(&value).map_err(nonsense)?;
+        let chunk = serde_json::from_slice(data)
+            // A name that is there twice makes no chunk, but the last of both does.
+            .or_else(|_| Chunk::deserialize(serde_json::from_slice::<Value>(data)?))
+            .map_err(|error| nonsense(&error))?;
         self.count(&chunk);
         Ok(Event {
-            visible: self.visible(value, &chunk),
+            visible: self.visible(&fields, &chunk),
             chunk,
             usage: self.usage,
         })
@@ -212,25 +248,21 @@ impl AnswerStream {
     }
 
     /// What the caller shall see of a chunk: under the public name, and without a usage that was only asked for by us.
-    fn visible(&self, value: Value, chunk: &Chunk) -> Option<Map<String, Value>> {
-        let Value::Object(mut fields) = value else {
-            return None;
-        };
-        let only_usage = chunk.choices.is_empty();
-        let keeps_usage = if only_usage {
+    fn visible(&self, fields: &Object, chunk: &Chunk) -> Option<String> {
+        let keeps_usage = if chunk.choices.is_empty() {
             self.wants_usage
         } else {
             self.wants_continuous_usage
         };
-        if !keeps_usage {
-            fields.remove("usage");
+        let model = ("model", Some(self.model_json.as_str()));
+        if keeps_usage || fields.json("usage").is_none() {
+            return Some(fields.with(&[model]));
         }
-        let choices = fields.get("choices").and_then(Value::as_array);
-        let adds_nothing = choices.into_iter().flatten().all(says_nothing);
         // A chunk of a remote deployment may carry what we don't act on, such as tool calls; it is always passed on.
-        let ours_alone = chunk.usage.is_some() && adds_nothing && !keeps_usage;
-        fields.insert("model".to_owned(), self.public_model.as_str().into());
-        (!ours_alone).then_some(fields)
+        let choices = fields.value("choices").and_then(Value::as_array);
+        let adds_nothing = choices.into_iter().flatten().all(says_nothing);
+        let ours_alone = chunk.usage.is_some() && adds_nothing;
+        (!ours_alone).then(|| fields.with(&[model, ("usage", None)]))
     }
 }
 

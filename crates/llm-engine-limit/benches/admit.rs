@@ -7,7 +7,8 @@
 //!
 //! A decision of `governor` is one `check_key`, in which it reads its own clock. Beside it stand our decision alone, which is
 //! the same work, and the decision with the settlement that follows it; the caller reads the clock once for both. Before it
-//! reads the clock, it says whose request it is, as the gateway does. All are measured with `governor`'s default clock, with that of the standard library, which is slower, and with none.
+//! reads the clock, it says whose request it is, as the gateway does. All are measured with `governor`'s default clock, with that
+//! of the standard library, which is slower, and with none.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's figures are its output")]
 

@@ -42,7 +42,7 @@ pub(crate) fn arrival<'a>(
 
 /// Where a request comes from: the peer, or, as long as that is a trusted proxy, whom it says it has the request from.
 /// The last address of the header is the nearest; what stands before the first one that is not trusted may be made up.
-fn address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAddr {
+pub(crate) fn address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAddr {
     let is_trusted = |address: IpAddr| {
         let address = address.to_canonical();
         trusted_proxies.iter().any(|network| network.contains(&address))
@@ -68,7 +68,7 @@ fn address(peer: IpAddr, headers: &HeaderMap, trusted_proxies: &[IpNet]) -> IpAd
 
 /// By what a request is recognised when it comes again: its idempotency key, or all of it, to which the query belongs (v1
 /// names the model there).
-fn fingerprint(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Fingerprint {
+pub(crate) fn fingerprint(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Fingerprint {
     let hasher = FixedState::with_seed(0);
     match headers.get(IDEMPOTENCY_KEY) {
         Some(key) => Fingerprint {
@@ -83,7 +83,7 @@ fn fingerprint(uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Fingerprint {
 }
 
 /// `Prefer: wait=30` (RFC 7240): how many seconds the caller would rather wait than be refused.
-fn preferred_wait(headers: &HeaderMap) -> Duration {
+pub(crate) fn preferred_wait(headers: &HeaderMap) -> Duration {
     let values = headers
         .get_all(PREFER)
         .iter()

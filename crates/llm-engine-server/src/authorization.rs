@@ -36,22 +36,25 @@ impl Unauthorized {
 
 /// Who sends a request: the key is the user name of HTTP Basic, or the Bearer token.
 pub(crate) fn authorize(gateway: &Gateway, headers: &HeaderMap) -> Result<Caller, Unauthorized> {
-    let header = headers.get(AUTHORIZATION).ok_or(Unauthorized::Missing)?;
-    let header = header.to_str().map_err(|_| Unauthorized::Missing)?;
-    let (scheme, credentials) = header.split_once(' ').unwrap_or((header, ""));
-    let (scheme, api_key) = if scheme.eq_ignore_ascii_case("basic") {
-        (
-            Scheme::Basic,
-            user_name(credentials.trim()).ok_or(Unauthorized::Unreadable)?,
-        )
-    } else if scheme.eq_ignore_ascii_case("bearer") {
-        (Scheme::Bearer, credentials.trim().to_owned())
-    } else {
-        return Err(Unauthorized::Missing);
-    };
+    let (scheme, api_key) = credentials(headers)?;
     gateway
         .authenticate(&api_key)
         .map_err(|_| Unauthorized::UnknownKey(scheme))
+}
+
+/// The key, and how it was sent.
+pub(crate) fn credentials(headers: &HeaderMap) -> Result<(Scheme, String), Unauthorized> {
+    let header = headers.get(AUTHORIZATION).ok_or(Unauthorized::Missing)?;
+    let header = header.to_str().map_err(|_| Unauthorized::Missing)?;
+    let (scheme, credentials) = header.split_once(' ').unwrap_or((header, ""));
+    if scheme.eq_ignore_ascii_case("basic") {
+        let name = user_name(credentials.trim()).ok_or(Unauthorized::Unreadable)?;
+        Ok((Scheme::Basic, name))
+    } else if scheme.eq_ignore_ascii_case("bearer") {
+        Ok((Scheme::Bearer, credentials.trim().to_owned()))
+    } else {
+        Err(Unauthorized::Missing)
+    }
 }
 
 /// The part before the first colon of the decoded credentials.

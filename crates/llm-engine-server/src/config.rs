@@ -4,6 +4,7 @@
 //! digests; of each only the digest is kept.
 
 mod caller;
+mod certificate;
 mod defaults;
 mod error;
 mod model;
@@ -14,6 +15,7 @@ mod replay;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -21,7 +23,8 @@ use llm_engine_gateway::{CallerSetup, PolicySetup, PriceSetup};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::ReplaySetup;
+use crate::connections::MOST_CONNECTIONS;
+use crate::{ReplaySetup, TlsSetup};
 
 pub use error::ConfigError;
 pub use model::{GgufModel, ModelConfig, Runner};
@@ -47,6 +50,10 @@ pub struct Config {
     pub state_folder: Option<PathBuf>,
     /// What is kept of answers to requests with an idempotency key.
     pub replay: ReplaySetup,
+    /// By which the listener proves who it is.
+    pub tls: Option<TlsSetup>,
+    /// How many connections there may be.
+    pub connections: NonZeroUsize,
 }
 
 /// The file as written. Every section is optional; without models there is the built-in one, without callers the
@@ -66,6 +73,8 @@ struct RawConfig {
     state_folder: Option<PathBuf>,
     #[serde(default)]
     replay: replay::RawReplay,
+    tls: Option<Spanned<certificate::RawTls>>,
+    connections: Option<NonZeroUsize>,
 }
 
 /// The key of the development caller: what the published client sends when nothing else is set.
@@ -105,6 +114,8 @@ impl Config {
             trusted_proxies,
             state_folder,
             replay,
+            tls,
+            connections,
         } = raw;
 
         let (mut models, deployments) = model::check_all(models, &source)?;
@@ -123,6 +134,8 @@ impl Config {
             trusted_proxies: check_proxies(&trusted_proxies, development_key, &source)?,
             state_folder: state_folder.map(|folder| source.folder().join(folder)),
             replay: replay::check(replay, &source)?,
+            tls: tls.map(|tls| certificate::check(tls, &source)).transpose()?,
+            connections: connections.unwrap_or(MOST_CONNECTIONS),
             models,
             callers,
             development_key,
@@ -139,6 +152,8 @@ impl Config {
             trusted_proxies,
             state_folder,
             replay,
+            tls,
+            connections,
             callers: _,
             development_key: _,
             policies: _,
@@ -156,6 +171,8 @@ impl Config {
             ("trusted_proxies", *trusted_proxies != new.trusted_proxies),
             ("state_folder", *state_folder != new.state_folder),
             ("replay", *replay != new.replay),
+            ("tls", tls.is_some() != new.tls.is_some()),
+            ("connections", *connections != new.connections),
         ];
         let names = differ.into_iter().filter(|(_, differs)| *differs);
         names.map(|(name, _)| name).collect()

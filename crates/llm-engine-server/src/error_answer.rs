@@ -110,6 +110,24 @@ impl ErrorAnswer {
         )
     }
 
+    pub(crate) fn body_too_slow(limit: Duration) -> Self {
+        let message = format!("the request body has not come within {} s", limit.as_secs());
+        let status = StatusCode::REQUEST_TIMEOUT;
+        Self::new(status, "body_too_slow", "invalid_request_error", message)
+    }
+
+    pub(crate) fn too_many_values(limit: usize) -> Self {
+        let message = format!("the request body has more than {limit} JSON values");
+        Self::bad_request("too_many_values", message)
+    }
+
+    pub(crate) fn unreadable_body(error: &axum::Error) -> Self {
+        Self::bad_request(
+            "invalid_request",
+            format!("the request body can't be read: {error}"),
+        )
+    }
+
     /// There is nothing of the name that was given.
     pub(crate) fn nothing_there(code: &str, message: impl Into<String>) -> Self {
         let status = StatusCode::NOT_FOUND;
@@ -171,12 +189,11 @@ impl ErrorAnswer {
     /// What LLM Engine's routes say of any failure behind them; the log says which one it was.
     pub(crate) fn upstream_service_error(failure: &Failure, request_id: &str) -> Self {
         let message = format!("Upstream service error for request_id {request_id}");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            failure.code(),
-            "upstream_error",
-            message,
-        )
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self {
+            should_retry: should_retry(failure),
+            ..Self::new(status, failure.code(), "upstream_error", message)
+        }
     }
 
     /// The answer in the route's dialect.
@@ -298,8 +315,9 @@ impl From<Failure> for ErrorAnswer {
         let status = StatusCode::from_u16(failure.status()).unwrap_or(StatusCode::BAD_GATEWAY);
         let kind = match failure.fault() {
             Fault::Caller => "invalid_request_error",
-            Fault::Upstream => "upstream_error",
+            Fault::Upstream | Fault::Operator => "upstream_error",
         };
+        let should_retry = should_retry(&failure);
         let mut answer = Self::new(status, failure.code(), kind, failure.to_string());
         let retry_after = failure.retry_after();
         if let Failure::Rejected { code, param, .. } = failure {
@@ -308,9 +326,17 @@ impl From<Failure> for ErrorAnswer {
         }
         match retry_after {
             Some(wait) => answer.come_back_after(wait),
-            None => answer,
+            None => Self {
+                should_retry,
+                ..answer
+            },
         }
     }
+}
+
+/// What waits for its operator is not mended by callers who come again and again.
+fn should_retry(failure: &Failure) -> Option<bool> {
+    (failure.fault() == Fault::Operator).then_some(false)
 }
 
 impl From<CompleteError> for ErrorAnswer {
@@ -320,6 +346,14 @@ impl From<CompleteError> for ErrorAnswer {
             CompleteError::Failed(failure) => failure.into(),
         }
     }
+}
+
+/// 414 for a path and query of more bytes than this.
+pub(crate) fn uri_too_long(limit: usize) -> Response {
+    let message = format!("the path and query of the request are longer than {limit} bytes");
+    let status = StatusCode::URI_TOO_LONG;
+    ErrorAnswer::new(status, "uri_too_long", "invalid_request_error", message)
+        .in_dialect(Dialect::LlmEngine, "")
 }
 
 /// 404 for a path that is no route.

@@ -148,7 +148,7 @@ impl Writer {
                     .is_some_and(|output| !output.text.is_empty());
                 adds_text.then(|| written(&frame, LineEnd::CrLf))
             }
-            Form::OpenAi => answer.visible.map(|chunk| written(&chunk, LineEnd::Lf)),
+            Form::OpenAi => answer.visible.map(|chunk| event(&chunk, LineEnd::Lf).into()),
         }
     }
 

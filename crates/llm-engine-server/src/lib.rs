@@ -10,21 +10,29 @@ mod app;
 mod arrival;
 mod authorization;
 pub mod config;
+mod connections;
+mod cores;
 mod error_answer;
 mod event_stream;
+#[cfg(test)]
+mod fuzz;
 mod metrics;
 pub mod policy_words;
 pub mod rate_limit_headers;
 mod rate_limits_page;
 mod reload;
 mod replay;
+mod request_body;
 mod routes;
 mod serve;
+mod tls;
 
-pub use app::App;
+pub use app::{App, AppShared, Listening};
+pub use cores::Cores;
 pub use llm_engine_gateway::{
-    Counted, Gateway, Per, PolicySetup, Quota, RouteStatus, Setup, Unit, WorkerSetup,
+    Counted, Gateway, Per, PolicySetup, ProxySetup, Quota, RouteStatus, Setup, Unit, WorkerSetup,
 };
 pub use reload::Reloader;
 pub use replay::ReplaySetup;
 pub use serve::{Drained, serve};
+pub use tls::{Tls, TlsSetup};

@@ -18,15 +18,15 @@ pub struct Reloader {
     path: PathBuf,
     /// What the server was started with: what a reload does not change is compared with this.
     started: Config,
-    /// When the file was changed last, as far as it could be seen.
-    changed: Option<SystemTime>,
+    /// When the file and those of its certificate were changed last, as far as it could be seen.
+    changed: [Option<SystemTime>; 3],
 }
 
 impl Reloader {
     /// For a server that was started with what the file said.
     #[must_use]
     pub fn new(app: App, path: PathBuf, started: Config) -> Self {
-        let changed = changed(&path);
+        let changed = changed(&path, &started);
         Self {
             app,
             path,
@@ -49,7 +49,7 @@ impl Reloader {
 
     /// Reads the file again. What is wrong with it, or needs a restart, is said in the log.
     pub fn reload(&mut self) {
-        self.changed = changed(&self.path);
+        self.changed = changed(&self.path, &self.started);
         let path = self.path.display();
         match self.try_reload() {
             Ok(restart_needed) => {
@@ -77,11 +77,14 @@ impl Reloader {
         }
         let restart_needed = self.started.restart_needed_for(&config);
         self.app.gateway.reload(config.callers, config.policies)?;
+        if let (Some(tls), Some(setup)) = (&self.app.listening.tls, config.tls) {
+            tls.replace(setup);
+        }
         Ok(restart_needed)
     }
 
     fn has_changed(&self) -> bool {
-        changed(&self.path) != self.changed
+        changed(&self.path, &self.started) != self.changed
     }
 }
 
@@ -99,6 +102,13 @@ enum ReloadError {
     DevelopmentKey,
 }
 
-fn changed(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|file| file.modified()).ok()
+/// A certificate is renewed by writing its files anew, which nobody tells us.
+fn changed(path: &Path, config: &Config) -> [Option<SystemTime>; 3] {
+    let tls = config.tls.as_ref();
+    let files = [
+        Some(path),
+        tls.map(|tls| tls.certificate.as_path()),
+        tls.map(|tls| tls.key.as_path()),
+    ];
+    files.map(|file| std::fs::metadata(file?).and_then(|file| file.modified()).ok())
 }

@@ -39,14 +39,14 @@ use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::Ending;
 use crate::metrics::ReplayMetrics;
-use crate::routes::{REQUEST_ID, named, new_request_id, read_body};
+use crate::request_body::read_body;
+use crate::routes::{REQUEST_ID, named, new_request_id};
 
-use claim::Claim;
 use memory::Memory;
 use recording::{End, Head, Listener, Recording};
 use table::{Found, Name, Table};
 
-pub(crate) use claim::{InvalidClaim, check_key};
+pub(crate) use claim::{Claim, InvalidClaim, check_key};
 
 /// On answers that were not generated for this request: `true` if the answer was stored, `attached` if the work was running.
 const REPLAYED: HeaderName = HeaderName::from_static("x-llm-engine-replayed");
@@ -121,7 +121,7 @@ where
 {
     let (parts, body) = request.into_parts();
     let claim = Claim::read(&parts.headers)?;
-    let bytes = read_body(body).await?;
+    let bytes = read_body(&app.gateway, &parts.headers, body).await?;
     let name = Arc::new(Name::new(&caller.name, parts.uri.path(), claim.key));
     let digest = claim::digest(parts.uri.query(), &bytes);
     let found = app

@@ -12,7 +12,6 @@ mod v1;
 mod v2;
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Query, Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -22,9 +21,6 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use crate::App;
 use crate::error_answer::{Dialect, ErrorAnswer, method_not_allowed, not_found};
 use crate::replay;
-
-/// The largest request body, in bytes. A prompt of the longest context in use is well below it.
-pub(crate) const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
@@ -131,19 +127,12 @@ pub(crate) fn named(mut response: Response, request_id: &str) -> Response {
     response
 }
 
-pub(crate) async fn read_body(body: Body) -> Result<Bytes, ErrorAnswer> {
-    // The other reason for which reading fails is that the caller has gone; nobody reads the answer then.
-    to_bytes(body, MAX_BODY_BYTES)
-        .await
-        .map_err(|_| ErrorAnswer::body_too_large(MAX_BODY_BYTES))
-}
-
 fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(CONTENT_TYPE)?.to_str().ok()
 }
 
 /// The first query parameter of that name.
-fn parameter(uri: &Uri, name: &str) -> Option<String> {
+pub(crate) fn parameter(uri: &Uri, name: &str) -> Option<String> {
     let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
     let mut named = parameters.into_iter().filter(|(found, _)| found == name);
     named.next().map(|(_, value)| value)

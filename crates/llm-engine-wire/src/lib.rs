@@ -5,12 +5,16 @@
 //! - [`v2`]: LLM Engine's second API, which is OpenAI's with the checks of the first
 //! - [`translate`]: from `v1` to OpenAI's dialect and back
 //! - [`validation`]: the 422 answer: one problem per field, in FastAPI's form
+//! - [`object`]: JSON objects that are passed on as they came
+//! - [`said`]: what a server says of a failure, in any form
 //! - [`sse`]: server-sent events, written and read incrementally
 //! - [`worker`]: what the model worker offers beside OpenAI's dialect
 //!
 //! Nothing here does I/O, reads a clock or knows a quota.
 
+pub mod object;
 pub mod openai;
+pub mod said;
 pub mod sse;
 pub mod translate;
 pub mod v1;

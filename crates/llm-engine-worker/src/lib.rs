@@ -17,6 +17,8 @@ mod cancel;
 mod counters;
 mod engine;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod generation;
 mod http;
 mod messages;

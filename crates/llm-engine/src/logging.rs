@@ -1,7 +1,12 @@
+mod json;
+mod lines;
+
 use std::io::IsTerminal as _;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+
+pub(crate) use lines::Lines;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -30,15 +35,18 @@ const USUAL: &str = "info";
 /// llama.cpp tells a lot about every model that it loads; who wants to hear it says so behind this.
 const QUIET: &str = "llama-cpp-2=warn";
 
-/// Logs go to standard error; standard output is for what a command prints.
-pub(crate) fn start(format: Format) {
+/// Logs go to standard error; standard output is for what a command prints. Each line is written at once as long as they are not
+/// [gathered](Lines::gather).
+pub(crate) fn start(format: Format) -> Lines {
     let asked = std::env::var(VARIABLE).unwrap_or_else(|_| USUAL.to_owned());
     let filter = EnvFilter::new(format!("{QUIET},{asked}"));
+    let lines = Lines::default();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(lines.clone());
     match format {
         Format::Human => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        Format::Json => log.json().flatten_event(true).init(),
+        Format::Json => log.event_format(json::Json).init(),
     }
+    lines
 }

@@ -10,8 +10,12 @@ mod model_file;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
 
 use commands::Usage;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// An LLM completion API that says no well.
 #[derive(Debug, Parser)]
@@ -56,9 +60,9 @@ The log is set by LLM_ENGINE_LOG, for example LLM_ENGINE_LOG=debug.";
 
 fn main() -> ExitCode {
     let Arguments { log_format, command } = Arguments::parse();
-    logging::start(log_format);
+    let log = logging::start(log_format);
     let result = match command {
-        Command::Serve(arguments) => commands::serve::run(&arguments, log_format),
+        Command::Serve(arguments) => commands::serve::run(&arguments, log_format, &log),
         Command::Complete(arguments) => commands::complete::run(&arguments),
         Command::Explain(arguments) => commands::explain::run(&arguments),
         Command::Simulate(arguments) => commands::simulate::run(&arguments),

@@ -12,3 +12,8 @@ mod upstream;
 pub use clock::{Frozen, freeze, stay_frozen};
 pub use exchange::{EventStream, Exchange};
 pub use upstream::Upstream;
+
+/// A certificate for `localhost` and `127.0.0.1` that signs itself, in PEM. Its key is no secret: it is for tests only.
+pub const CERTIFICATE: &str = include_str!("../tls/certificate.pem");
+/// The key of [`CERTIFICATE`], in PEM.
+pub const KEY: &str = include_str!("../tls/key.pem");

@@ -9,7 +9,7 @@ use llm_engine_client::openai::{ChatRequest, CompletionRequest as TextRequest, M
 use llm_engine_client::v1::{CompletionRequest, EndpointStatus};
 use llm_engine_client::{Client, ErrorKind};
 use llm_engine_server::config::Config;
-use llm_engine_server::{App, Gateway, Setup, WorkerSetup, serve};
+use llm_engine_server::{App, Cores, Gateway, Listening, ProxySetup, Setup, WorkerSetup, serve};
 use scripted_upstream::Upstream;
 use tokio::net::TcpListener;
 
@@ -32,13 +32,19 @@ async fn served(policies: &str) -> Client {
         policies: config.policies,
         socket_folder: std::env::temp_dir(),
         journal: None,
+        proxies: ProxySetup::default(),
         wall_clock: Timestamp::now,
     };
     let listener = TcpListener::bind(config.listen).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let gateway = Arc::new(Gateway::start(setup).unwrap());
-    let app = App::new(gateway, config.trusted_proxies, config.replay);
-    tokio::spawn(serve(listener, app, std::future::pending()));
+    let app = App::new(
+        gateway,
+        config.trusted_proxies,
+        config.replay,
+        Listening::default(),
+    );
+    tokio::spawn(async move { serve(listener, app, &Cores::here(), std::future::pending()).await });
     Client::new(url, "k").unwrap()
 }
 

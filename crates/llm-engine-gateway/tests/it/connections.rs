@@ -91,3 +91,32 @@ async fn a_kept_connection_that_the_deployment_has_closed_meanwhile_fails_nobody
     }
     assert_eq!(world.spent(), spent(3, 9, 3));
 }
+
+#[tokio::test]
+async fn requests_one_after_the_other_share_a_connection() {
+    let _frozen = freeze();
+    let raw = RawUpstream::start().await;
+    let world = World::with(|world| *world = setup(&raw.url())).await;
+    let request = streaming();
+    let event = "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    let mut connection = None;
+    for _ in 0..3 {
+        let (answer, kept) = tokio::join!(world.complete(&request), async {
+            let mut kept = match connection.take() {
+                None => raw.next().await,
+                Some(kept) => kept,
+            };
+            if kept.seen.is_empty() {
+                kept.read_request().await;
+            }
+            kept.answer("text/event-stream", event).await;
+            kept.seen.clear();
+            kept
+        });
+        connection = Some(kept);
+        crate::harness::drain(crate::harness::stream_of(answer))
+            .await
+            .unwrap();
+        crate::harness::settle().await;
+    }
+}

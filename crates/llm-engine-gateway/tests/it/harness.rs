@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use llm_engine_gateway::{
     AnswerBody, AnswerStream, ApiKeyDigest, Arrival, Caller, CallerSetup, CompleteError, Counted,
-    DeploymentSetup, Event, Failure, Gateway, Level, ModelSetup, Per, PolicySetup, PriceSetup, Quota, ROUTES,
-    Refusal, RemoteSetup, Route, Setup, Unit,
+    DeploymentSetup, Event, Failure, Gateway, Level, ModelSetup, Per, PolicySetup, PriceSetup, ProxySetup,
+    Quota, ROUTES, Refusal, RemoteSetup, Route, Setup, Timeouts, Unit,
 };
 use llm_engine_wire::openai::{ChunkChoice, Kind, Request};
 use scripted_upstream::{EventStream, Exchange, Upstream};
@@ -207,6 +207,7 @@ pub(crate) fn setup(url: &str) -> Setup {
         policies: vec![counting_everything()],
         socket_folder: std::env::temp_dir(),
         journal: None,
+        proxies: ProxySetup::default(),
         wall_clock,
     }
 }
@@ -219,6 +220,8 @@ pub(crate) fn model(name: &str, url: &str) -> ModelSetup {
             url: url.to_owned(),
             model: "up".to_owned(),
             api_key: None,
+            timeouts: Timeouts::default(),
+            certificate_authorities: Vec::new(),
         }),
         chat_template_for_prompts: false,
         default_output_tokens: 20,

@@ -16,29 +16,37 @@ impl RawUpstream {
     /// Takes the next connection and reads a whole request from it.
     pub(crate) async fn next(&self) -> Connection {
         let (stream, _) = self.0.accept().await.unwrap();
-        let mut connection = Connection(stream);
+        let mut connection = Connection {
+            stream,
+            seen: String::new(),
+        };
         connection.read_request().await;
         connection
     }
 }
 
 /// Dropped, it is closed.
-pub(crate) struct Connection(TcpStream);
+pub(crate) struct Connection {
+    stream: TcpStream,
+    /// The latest request.
+    pub(crate) seen: String,
+}
 
 impl Connection {
     pub(crate) async fn read_request(&mut self) {
         let mut seen = Vec::new();
         while !is_whole(&String::from_utf8_lossy(&seen)) {
             assert_ne!(
-                self.0.read_buf(&mut seen).await.unwrap(),
+                self.stream.read_buf(&mut seen).await.unwrap(),
                 0,
                 "the request breaks off"
             );
         }
+        self.seen = String::from_utf8(seen).unwrap();
     }
 
     pub(crate) async fn write(&mut self, text: &str) {
-        self.0.write_all(text.as_bytes()).await.unwrap();
+        self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
     /// A whole answer of that type.

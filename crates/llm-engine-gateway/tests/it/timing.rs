@@ -3,15 +3,16 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use llm_engine_gateway::Failure;
+use llm_engine_gateway::{Failure, Timeouts};
 use scripted_upstream::freeze;
 use serde_json::json;
 use tokio::time::advance;
 
 use crate::harness::{
-    World, arrived, assert_waits, at_once, complete, drain, failed, next_text, request, settle, spent,
-    streaming, text,
+    World, arrived, assert_waits, at_once, complete, drain, failed, next_text, remote, request, settle,
+    setup, spent, streaming, text,
 };
+use crate::raw_upstream::RawUpstream;
 
 const FIRST_TOKEN: Duration = Duration::from_secs(120);
 const BETWEEN_EVENTS: Duration = Duration::from_secs(60);
@@ -206,4 +207,97 @@ async fn a_whole_answer_may_take_ten_minutes_all_in_all() {
         assert_eq!(failed(answer), Failure::TimedOut(WHOLE_ANSWER));
     }
     assert_eq!(world.spent(), spent(1, 0, 0));
+}
+
+/// A world whose deployment has these time-outs, and not the usual ones.
+async fn with(change: impl FnOnce(&mut Timeouts)) -> World {
+    World::with(|setup| change(&mut remote(setup).timeouts)).await
+}
+
+#[tokio::test]
+async fn the_time_for_the_first_token_can_be_set() {
+    let _frozen = freeze();
+    let mut world = with(|timeouts| timeouts.first_token = Duration::from_secs(7)).await;
+    let request = streaming();
+    let mut answer = pin!(complete(&world.gateway, &request));
+    let _exchange = arrived(answer.as_mut(), &mut world.upstream).await;
+    advance(Duration::from_secs(7) - MILLISECOND).await;
+    assert_waits(answer.as_mut()).await;
+    advance(2 * MILLISECOND).await;
+    assert_eq!(failed(answer.await), Failure::TimedOut(Duration::from_secs(7)));
+}
+
+#[tokio::test]
+async fn the_time_between_tokens_can_be_set() {
+    let _frozen = freeze();
+    let mut world = with(|timeouts| timeouts.between_tokens = Duration::from_secs(7)).await;
+    let (mut answer, _stream) = world.begin().await;
+    assert_eq!(next_text(&mut answer).await, "a");
+    let mut next = pin!(answer.next());
+    assert_waits(next.as_mut()).await;
+    advance(Duration::from_secs(7) - MILLISECOND).await;
+    assert_waits(next.as_mut()).await;
+    advance(2 * MILLISECOND).await;
+    assert_eq!(
+        next.await.unwrap().unwrap_err(),
+        Failure::TimedOut(Duration::from_secs(7))
+    );
+}
+
+#[tokio::test]
+async fn the_time_in_all_bounds_a_stream_that_goes_on_and_on() {
+    let _frozen = freeze();
+    let total = Duration::from_secs(30);
+    let mut world = with(|timeouts| timeouts.total = Some(total)).await;
+    let (mut answer, stream) = world.begin().await;
+    assert_eq!(next_text(&mut answer).await, "a");
+    for _ in 0..29 {
+        advance(Duration::from_secs(1)).await;
+        stream.text("b");
+        assert_eq!(next_text(&mut answer).await, "b");
+    }
+    let mut next = pin!(answer.next());
+    assert_waits(next.as_mut()).await;
+    advance(Duration::from_secs(1) + MILLISECOND).await;
+    assert_eq!(next.await.unwrap().unwrap_err(), Failure::TimedOut(total));
+    assert_eq!(world.spent(), spent(1, 3, 30), "what had come");
+}
+
+#[tokio::test]
+async fn the_time_in_all_bounds_the_first_token_and_a_whole_answer_too() {
+    let _frozen = freeze();
+    let total = Duration::from_secs(30);
+    for request in [streaming(), request(json!({}))] {
+        let mut world = with(|timeouts| timeouts.total = Some(total)).await;
+        let mut answer = pin!(complete(&world.gateway, &request));
+        let _exchange = arrived(answer.as_mut(), &mut world.upstream).await;
+        advance(total - MILLISECOND).await;
+        assert_waits(answer.as_mut()).await;
+        advance(2 * MILLISECOND).await;
+        assert_eq!(failed(answer.await), Failure::TimedOut(total));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_come_about_is_given_up_after_its_time_and_costs_nothing() {
+    let _frozen = freeze();
+    // It takes the connection and never says a word of TLS.
+    let silent = RawUpstream::start().await;
+    let world = World::with(|world| {
+        *world = setup(&silent.url().replace("http:", "https:"));
+        remote(world).timeouts.connect = Duration::from_secs(3);
+    })
+    .await;
+    let request = streaming();
+    let mut answer = pin!(complete(&world.gateway, &request));
+    assert!(at_once(answer.as_mut()).await.is_none());
+    advance(Duration::from_secs(3) - MILLISECOND).await;
+    assert_waits(answer.as_mut()).await;
+    advance(2 * MILLISECOND).await;
+    let failure = failed(answer.await);
+    assert!(
+        matches!(&failure, Failure::Unreachable(why) if why.contains("within 3 s")),
+        "{failure:?}"
+    );
+    assert_eq!(world.spent(), spent(0, 0, 0));
 }

@@ -6,7 +6,8 @@ use llm_engine_gateway::{Failure, Fault};
 use scripted_upstream::freeze;
 use serde_json::{Value, json};
 
-use crate::harness::{World, broken, request, spent, streaming};
+use crate::harness::{World, broken, failed, request, spent, streaming};
+use crate::raw_upstream::RawUpstream;
 
 /// The failure of a request that is answered so, streamed or not; asserts that the request alone is charged.
 async fn failure(status: u16, headers: &'static [(&str, &str)], body: Value) -> Failure {
@@ -48,34 +49,143 @@ async fn a_request_that_is_rejected_is_the_caller_s_to_change_and_told_in_the_de
 }
 
 #[tokio::test]
-async fn a_rejection_with_a_number_for_a_code_or_without_words_is_one_all_the_same() {
+async fn a_rejection_is_understood_in_every_form_and_without_words_is_one_all_the_same() {
     let _frozen = freeze();
-    let numbered = failure(400, &[], json!({ "error": { "message": "m", "code": 400 } })).await;
-    let Failure::Rejected { message, code, param } = numbered else {
-        panic!("{numbered:?}")
-    };
-    assert_eq!((message.as_str(), code, param), ("m", None, None));
-    for body in [
-        json!({}),
-        json!({ "detail": "d" }),
-        json!("x"),
-        json!({ "error": "x" }),
+    for (body, words, code) in [
+        (
+            json!({ "error": { "message": "m", "code": 400 } }),
+            "m",
+            Some("400"),
+        ),
+        (json!({ "error": "m" }), "m", None),
+        (json!({ "detail": "m" }), "m", None),
+        (
+            json!({ "detail": [{ "loc": ["body", "n"], "msg": "m" }] }),
+            "body.n: m",
+            None,
+        ),
+        (
+            json!({ "object": "error", "message": "m", "code": 40001 }),
+            "m",
+            None,
+        ),
+        (
+            json!({}),
+            "the model server refuses the request with status 422 Unprocessable Entity",
+            None,
+        ),
     ] {
-        let wordless = failure(422, &[], body).await;
-        assert!(wordless.to_string().contains("422"), "{wordless}");
-        assert_eq!(wordless.fault(), Fault::Caller);
+        let rejected = failure(422, &[], body.clone()).await;
+        let expected = Failure::Rejected {
+            message: words.to_owned(),
+            code: code.map(str::to_owned),
+            param: None,
+        };
+        assert_eq!(rejected, expected, "{body}");
     }
 }
 
 #[tokio::test]
-async fn what_is_between_us_and_the_deployment_is_its_failure() {
+async fn what_the_deployment_fails_at_is_its_fault() {
     let _frozen = freeze();
-    for status in [401, 403, 404, 405, 408, 409, 500, 502, 503, 504, 529, 302, 304] {
+    for status in [408, 409, 500, 501, 502, 503, 504, 529] {
         let failed = failure(status, &[], json!({})).await;
         assert_eq!(failed.fault(), Fault::Upstream);
         assert_eq!((failed.status(), failed.code()), (502, "upstream_failed"));
         assert!(broken(failed).contains(&status.to_string()));
     }
+}
+
+#[tokio::test]
+async fn what_only_our_operator_can_mend_is_our_operator_s_and_told_in_our_words() {
+    let _frozen = freeze();
+    let of_code = |code: &str| json!({ "error": { "message": "secret words", "code": code } });
+    for (status, body, what_to_do) in [
+        (401, of_code("x"), "api_key_env"),
+        (403, of_code("x"), "api_key_env"),
+        (407, of_code("x"), "proxy"),
+        (404, of_code("x"), "url and model"),
+        (405, of_code("x"), "url and model"),
+        (302, of_code("x"), "redirects"),
+        (308, of_code("x"), "redirects"),
+        (400, of_code("invalid_api_key"), "api_key_env"),
+        (402, of_code("x"), "no money left"),
+        (429, of_code("insufficient_quota"), "no money left"),
+        (
+            429,
+            json!({ "error": { "message": "m", "type": "insufficient_quota" } }),
+            "no money left",
+        ),
+    ] {
+        let failed = failure(status, &[("location", "http://127.0.0.1:9/elsewhere")], body).await;
+        assert_eq!(failed.fault(), Fault::Operator, "{status}");
+        assert_eq!((failed.status(), failed.code()), (502, "upstream_misconfigured"));
+        assert_eq!(failed.retry_after(), None);
+        let words = failed.to_string();
+        assert!(
+            words.contains(what_to_do) && words.contains(&status.to_string()),
+            "{words}"
+        );
+        assert!(!words.contains("secret"), "{words}");
+    }
+}
+
+/// The failure of a request that gets this body of this type.
+async fn answered_with(stream: bool, status: &str, content_type: &str, body: &str) -> Failure {
+    let raw = RawUpstream::start().await;
+    let world = World::with(|setup| *setup = crate::harness::setup(&raw.url())).await;
+    let request = request(json!({ "stream": stream }));
+    let (answer, ()) = tokio::join!(world.complete(&request), async {
+        let mut connection = raw.next().await;
+        let length = body.len();
+        let head =
+            format!("HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n");
+        connection.write(&format!("{head}{body}")).await;
+    });
+    assert_eq!(world.spent(), spent(1, 0, 0));
+    failed(answer)
+}
+
+#[tokio::test]
+async fn a_page_for_people_is_not_passed_on_with_whatever_status() {
+    let _frozen = freeze();
+    let page = "<html><body>It works!</body></html>";
+    for stream in [true, false] {
+        for (status, expected) in [
+            ("200 OK", "text/html"),
+            ("503 Unavailable", "503"),
+            ("500 No", "500"),
+        ] {
+            let words = broken(answered_with(stream, status, "text/html; charset=utf-8", page).await);
+            assert!(words.contains(expected) && !words.contains("works"), "{words}");
+        }
+        let rejected = answered_with(stream, "400 Bad Request", "text/HTML", page).await;
+        assert!(
+            matches!(&rejected, Failure::Rejected { message, .. } if !message.contains("works")),
+            "{rejected}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_success_that_is_an_error_is_a_failure_in_its_words() {
+    let _frozen = freeze();
+    let error = r#"{"error": {"message": "out of memory"}}"#;
+    for stream in [true, false] {
+        let words = broken(answered_with(stream, "200 OK", "application/json", error).await);
+        assert!(words.contains("out of memory"), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_the_other_kind_is_a_failure() {
+    let _frozen = freeze();
+    let events = "data: {\"choices\":[{\"text\":\"a\"}]}\n\ndata: [DONE]\n\n";
+    assert!(broken(answered_with(false, "200 OK", "text/event-stream", events).await).contains("streamed"));
+    let whole = r#"{"choices": [{"text": "a"}]}"#;
+    assert!(
+        broken(answered_with(true, "200 OK", "application/json", whole).await).contains("did not stream")
+    );
 }
 
 #[tokio::test]
@@ -99,25 +209,89 @@ async fn a_failure_of_the_deployment_does_not_tell_callers_our_credential() {
     assert!(!format!("{failed:?}").contains(key), "{failed:?}");
 }
 
+/// When the deployment can be asked again after a 429 with these headers and this body.
+async fn hinted(headers: &'static [(&str, &str)], body: Value) -> Duration {
+    let mut world = World::start().await;
+    let limited = world
+        .failure(move |exchange| exchange.answer(429, headers, body))
+        .await;
+    assert_eq!((limited.status(), limited.code()), (429, "upstream_limited"));
+    assert_eq!(limited.fault(), Fault::Upstream);
+    assert_eq!(world.spent(), spent(1, 0, 0));
+    limited.retry_after().unwrap()
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
 #[tokio::test]
-async fn a_429_carries_the_deployment_s_hint_and_the_more_exact_one_of_two() {
+async fn a_429_carries_the_deployment_s_hint_in_any_form() {
     let _frozen = freeze();
+    let milliseconds = Duration::from_millis;
     for (headers, expected) in [
-        (&[("retry-after", "7")][..], Duration::from_secs(7)),
-        (&[("retry-after", "0.25")], Duration::from_millis(250)),
-        (&[("retry-after-ms", "1500")], Duration::from_millis(1500)),
+        (&[("retry-after", "7")][..], 7 * SECOND),
+        (&[("retry-after", "0.25")], milliseconds(250)),
+        (&[("retry-after", " 3 ")], 3 * SECOND),
+        (&[("retry-after", "0")], Duration::ZERO),
+        (&[("retry-after-ms", "1500")], milliseconds(1500)),
+        (&[("x-ms-retry-after-ms", "1500")], milliseconds(1500)),
         (
             &[("retry-after", "2"), ("retry-after-ms", "1500")],
-            Duration::from_millis(1500),
+            milliseconds(1500),
         ),
-        (&[("retry-after", " 3 ")], Duration::from_secs(3)),
-        (&[("retry-after", "0")], Duration::ZERO),
+        (&[("retry-after-ms", "soon"), ("retry-after", "7")], 7 * SECOND),
+        // OpenAI: of what is used up, the later one.
+        (
+            &[
+                ("x-ratelimit-remaining-requests", "0"),
+                ("x-ratelimit-reset-requests", "6m0s"),
+                ("x-ratelimit-remaining-tokens", "0"),
+                ("x-ratelimit-reset-tokens", "850ms"),
+            ],
+            360 * SECOND,
+        ),
+        (
+            &[
+                ("x-ratelimit-remaining-requests", "59"),
+                ("x-ratelimit-reset-requests", "6m0s"),
+                ("x-ratelimit-remaining-tokens", "0"),
+                ("x-ratelimit-reset-tokens", "1.2s"),
+            ],
+            milliseconds(1200),
+        ),
+        // The IETF's draft.
+        (
+            &[("ratelimit", "\"day\";r=5;t=9000, \"minute\";r=0;t=11")],
+            11 * SECOND,
+        ),
     ] {
-        let limited = failure(429, headers, json!({})).await;
-        assert_eq!(limited.retry_after(), Some(expected), "{headers:?}");
-        assert_eq!((limited.status(), limited.code()), (429, "upstream_limited"));
-        assert_eq!(limited.fault(), Fault::Upstream);
+        assert_eq!(hinted(headers, json!({})).await, expected, "{headers:?}");
     }
+    let of_llm_engine = json!({ "error": { "message": "m", "retry_after_ms": 1430 } });
+    assert_eq!(hinted(&[], of_llm_engine).await, milliseconds(1430));
+}
+
+#[tokio::test]
+async fn a_429_may_name_the_time_of_day() {
+    let _frozen = freeze();
+    // The clock of these tests began at noon.
+    for headers in [
+        &[("retry-after", "Tue, 24 Nov 2026 12:10:00 GMT")][..],
+        &[
+            ("anthropic-ratelimit-requests-remaining", "12"),
+            ("anthropic-ratelimit-requests-reset", "2026-11-24T13:00:00Z"),
+            ("anthropic-ratelimit-input-tokens-remaining", "0"),
+            ("anthropic-ratelimit-input-tokens-reset", "2026-11-24T12:10:00Z"),
+        ],
+        &[("x-ratelimit-reset", "1795522200")],
+    ] {
+        let wait = hinted(headers, json!({})).await;
+        assert!(
+            (540 * SECOND..=600 * SECOND).contains(&wait),
+            "{headers:?}: {wait:?}"
+        );
+    }
+    let past = hinted(&[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")], json!({})).await;
+    assert_eq!(past, Duration::ZERO);
 }
 
 #[tokio::test]
@@ -132,31 +306,17 @@ async fn a_429_without_a_usable_hint_is_a_second() {
         &[("retry-after", "inf")],
         &[("retry-after", "1e300")],
         &[("retry-after-ms", "-1")],
+        &[
+            ("x-ratelimit-remaining-requests", "5"),
+            ("x-ratelimit-reset-requests", "6m0s"),
+        ],
     ] {
-        let limited = failure(429, headers, json!({})).await;
-        assert_eq!(limited.retry_after(), Some(Duration::from_secs(1)), "{headers:?}");
-    }
-}
-
-#[tokio::test]
-async fn an_unusable_hint_in_milliseconds_leaves_the_one_in_seconds() {
-    let _frozen = freeze();
-    for milliseconds in ["soon", "", "-5", "nan", "inf"] {
-        let headers: &'static [(&str, &str)] =
-            Box::leak(Box::new([("retry-after-ms", milliseconds), ("retry-after", "7")]));
-        let limited = failure(429, headers, json!({})).await;
-        assert_eq!(
-            limited.retry_after(),
-            Some(Duration::from_secs(7)),
-            "{milliseconds:?}"
-        );
+        assert_eq!(hinted(headers, json!({})).await, SECOND, "{headers:?}");
     }
 }
 
 #[tokio::test]
 async fn a_hint_beyond_all_reason_sends_nobody_away_for_years() {
     let _frozen = freeze();
-    let limited = failure(429, &[("retry-after", "1000000000000")], json!({})).await;
-    let day = Duration::from_secs(86_400);
-    assert!(limited.retry_after().unwrap() <= day, "{limited:?}");
+    assert!(hinted(&[("retry-after", "1000000000000")], json!({})).await <= 86_400 * SECOND);
 }

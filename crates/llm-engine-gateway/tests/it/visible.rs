@@ -21,7 +21,7 @@ async fn seen(request: &Request, chunks: &[Value]) -> Vec<Value> {
     events
         .into_iter()
         .filter_map(|event| event.visible)
-        .map(Value::from)
+        .map(|chunk| serde_json::from_str(&chunk).unwrap())
         .collect()
 }
 
@@ -47,6 +47,30 @@ async fn a_chunk_is_passed_on_with_all_of_its_fields_under_the_public_name() {
     });
     let seen = seen(&asking(json!({})), std::slice::from_ref(&chunk)).await;
     assert_eq!(seen[0].to_string(), chunk.to_string().replace("\"up\"", "\"m\""));
+}
+
+#[tokio::test]
+async fn a_chunk_over_several_lines_is_passed_on_in_one() {
+    let _frozen = freeze();
+    for more in ["", "\ndata: ,\"usage\": null"] {
+        let mut world = World::start().await;
+        let (answer, stream) = world
+            .begin_with(&asking(json!({})), |stream| {
+                stream.raw(&format!(
+                    "data: {{\"model\":\"up\",\"choices\":\ndata: [{{\"index\":0,\ndata: \"text\":\"a\"}}]{more}}}\n\n"
+                ));
+            })
+            .await;
+        stream.done();
+        let events = drain(answer).await.unwrap();
+        let visible = events[0].visible.as_deref().unwrap();
+        assert!(!visible.contains(['\n', '\r']), "{visible}");
+        let chunk: Value = serde_json::from_str(visible).unwrap();
+        assert_eq!(
+            chunk,
+            json!({ "model": "m", "choices": [{ "index": 0, "text": "a" }] })
+        );
+    }
 }
 
 #[tokio::test]

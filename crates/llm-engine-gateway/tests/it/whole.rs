@@ -3,14 +3,14 @@
 use llm_engine_gateway::{AnswerBody, Failure};
 use llm_engine_wire::openai::Request;
 use scripted_upstream::freeze;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::harness::{World, arrival, broken, failed, request, setup, spent};
 use crate::raw_upstream::RawUpstream;
 
-fn whole(answer: AnswerBody) -> Map<String, Value> {
+fn whole(answer: AnswerBody) -> Value {
     match answer {
-        AnswerBody::Whole(fields) => fields,
+        AnswerBody::Whole(json) => serde_json::from_str(&json).unwrap(),
         AnswerBody::Stream(stream) => panic!("{stream:?}"),
     }
 }
@@ -30,7 +30,7 @@ async fn answered(body: Value) -> (Value, World) {
             world.upstream.next().await.answer(200, &[], body);
         }
     );
-    (whole(answer.unwrap()).into(), world)
+    (whole(answer.unwrap()), world)
 }
 
 fn answer_with(more: Value) -> Value {
@@ -100,12 +100,13 @@ async fn without_a_usage_what_was_generated_is_not_free() {
 #[tokio::test]
 async fn what_is_no_json_object_is_a_failure_that_charges_the_request() {
     let _frozen = freeze();
-    for (content_type, body) in [
-        ("text/html", "<html>Welcome</html>"),
-        ("application/json", "[]"),
-        ("application/json", "{\"id\":"),
-        ("application/json", ""),
-        ("text/event-stream", "data: {}\n\n"),
+    let no_object = "not a JSON object";
+    for (content_type, body, words) in [
+        ("text/html", "<html>Welcome</html>", "a page for people"),
+        ("application/json", "[]", no_object),
+        ("application/json", "{\"id\":", no_object),
+        ("application/json", "", no_object),
+        ("text/event-stream", "data: {}\n\n", "it streamed"),
     ] {
         let raw = RawUpstream::start().await;
         let world = World::with(|world| *world = setup(&raw.url())).await;
@@ -113,7 +114,7 @@ async fn what_is_no_json_object_is_a_failure_that_charges_the_request() {
         let (answer, ()) = tokio::join!(world.complete(&request), async {
             raw.next().await.answer(content_type, body).await;
         });
-        assert!(broken(failed(answer)).contains("not a JSON object"), "{body:?}");
+        assert!(broken(failed(answer)).contains(words), "{body:?}");
         assert_eq!(world.spent(), spent(1, 0, 0));
         assert_eq!(world.route().running(), 0);
     }

@@ -292,13 +292,14 @@ impl Limiter {
         Some(due)
     }
 
-    /// Whether all that refuses refills, and within the horizon begins to do so for the request. Measured by its end, larger
-    /// requests would find no room where smaller ones have left some.
+    /// Whether all that refuses refills within the horizon; where others have booked, whether it begins to do so for the
+    /// request. Measured by its end, larger requests would find no room there where smaller ones have left some.
     fn is_bookable(&self, refusing: &Refusing) -> bool {
-        let measured = if refusing.is_long {
-            refusing.due
-        } else {
+        let is_behind_others = refusing.is_booked_up && !refusing.is_long;
+        let measured = if is_behind_others {
             refusing.begin
+        } else {
+            refusing.due
         };
         // At the end of time there are no moments left to choose from.
         let has_moments = refusing.due + 2 * HORIZON < Time::END;

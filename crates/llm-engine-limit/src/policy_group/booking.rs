@@ -262,8 +262,13 @@ pub(super) fn fits(
         return after <= most;
     };
     let own_claim = standing.own_claim();
-    let complete = schedule.claims.complete_for(meter, own_claim);
-    if matches!(standing, Standing::Due { .. }) || complete.is_some_and(|complete| complete <= ticks) {
+    // Others may have taken a little of what was left for it.
+    let is_complete = schedule.booked[meter.place].all > 0
+        && schedule
+            .claims
+            .complete_for(meter, own_claim)
+            .is_some_and(|complete| complete <= ticks);
+    if matches!(standing, Standing::Due { .. }) || is_complete {
         return after <= most + meter.slack;
     }
     let beside = after.saturating_add(schedule.held_back(meter, ticks, own_claim));

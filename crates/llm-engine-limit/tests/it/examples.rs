@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::shapes::{ANYONE, only, policy};
 use crate::trace::{Outcome, Run, Used};
-use llm_engine_limit::{Cost, Counted, Limiter, Per, Quota, Refusal, Time, Unit};
+use llm_engine_limit::{Cost, Counted, Limiter, Per, Quota, Refusal, Subject, Time, Unit};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const ONE: Cost = Cost {
@@ -239,4 +239,27 @@ fn quotas_are_called_as_a_person_would() {
     }
     assert_eq!(Counted::Concurrency.amount(1), "1 request at the same time");
     assert_eq!(Counted::Concurrency.amount(2), "2 requests at the same time");
+}
+
+#[test]
+fn announcing_a_request_changes_nothing_whosever_it_is() {
+    let per = Per {
+        caller: true,
+        ..Per::default()
+    };
+    let two = || vec![(Unit::Requests, Quota::new(2, MINUTE).unwrap())];
+    let mut limiter = Limiter::new(vec![
+        policy("caller", per, two()),
+        policy("all", Per::default(), two()),
+    ]);
+    for caller in [0, 5, u32::MAX] {
+        limiter.prepare(&Subject { caller, ..ANYONE });
+    }
+    for left in [2, 1, 0] {
+        limiter.prepare(&ANYONE);
+        let levels = limiter.levels(Time::ZERO, ANYONE);
+        assert!(levels.iter().all(|level| level.remaining == left), "{levels:?}");
+        let admitted = limiter.admit(Time::ZERO, ANYONE, ONE);
+        assert_eq!(admitted.is_ok(), left > 0);
+    }
 }

@@ -4,6 +4,7 @@
 mod any_gate;
 mod attempts;
 mod crowd;
+mod fuzz;
 mod hints;
 mod one_process;
 mod server;

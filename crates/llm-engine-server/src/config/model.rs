@@ -3,11 +3,14 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use llm_engine_gateway::{ApiKeyDigest, DeploymentSetup, ModelSetup, PriceSetup, RemoteSetup, WorkerSetup};
+use llm_engine_gateway::{
+    ApiKeyDigest, DeploymentSetup, ModelSetup, PriceSetup, RemoteSetup, Timeouts, WorkerSetup,
+};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::caller::environment;
+use super::certificate::certificates;
 use super::error::{ConfigError, Source};
 use super::nano_usd::NanoUsd;
 use super::policy::DeploymentLimits;
@@ -99,6 +102,9 @@ struct RawDeployment {
     url: Spanned<String>,
     model: String,
     api_key_env: Option<Spanned<String>>,
+    #[serde(default)]
+    timeouts: RawTimeouts,
+    certificate_authority: Option<Spanned<PathBuf>>,
     requests: Option<Spanned<RawQuota>>,
     input_tokens: Option<Spanned<RawQuota>>,
     output_tokens: Option<Spanned<RawQuota>>,
@@ -108,6 +114,16 @@ struct RawDeployment {
     mode: Option<RawMode>,
     hold: Option<Spanned<String>>,
     output_reservation: Option<RawOutputReservation>,
+}
+
+/// How long a deployment may take, as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTimeouts {
+    connect: Option<Spanned<String>>,
+    first_token: Option<Spanned<String>>,
+    between_tokens: Option<Spanned<String>>,
+    total: Option<Spanned<String>>,
 }
 
 /// As many sequences as the built-in model answers at once in a modest amount of memory.
@@ -240,6 +256,8 @@ fn check_deployments(
         url,
         model,
         api_key_env,
+        timeouts,
+        certificate_authority,
         requests,
         input_tokens,
         output_tokens,
@@ -258,10 +276,13 @@ fn check_deployments(
         return Err(source.error(url.span(), message));
     }
     let api_key = api_key_env.map(|name| environment(&name, source)).transpose()?;
+    let authorities = certificate_authority.map(|path| certificates(&path, source));
     let remote = RemoteSetup {
         url: url.into_inner(),
         model,
         api_key,
+        timeouts: timeouts.check(source)?,
+        certificate_authorities: authorities.transpose()?.unwrap_or_default(),
     };
     let limits = RawLimits {
         requests,
@@ -285,6 +306,36 @@ fn check_deployments(
         return Err(source.error(span, message));
     }
     Ok((remote, None))
+}
+
+impl RawTimeouts {
+    fn check(self, source: &Source<'_>) -> Result<Timeouts, ConfigError> {
+        let Self {
+            connect,
+            first_token,
+            between_tokens,
+            total,
+        } = self;
+        let check = |field: &str, text: Option<Spanned<String>>| -> Result<Option<Duration>, ConfigError> {
+            let Some(text) = text else { return Ok(None) };
+            let checked = duration(&text, &format!("timeouts.{field}"), source)?;
+            if checked.is_zero() {
+                let message = format!(
+                    "timeouts.{field} is '{}', in which nothing can happen",
+                    text.get_ref()
+                );
+                return Err(source.error(text.span(), message));
+            }
+            Ok(Some(checked))
+        };
+        let usual = Timeouts::default();
+        Ok(Timeouts {
+            connect: check("connect", connect)?.unwrap_or(usual.connect),
+            first_token: check("first_token", first_token)?.unwrap_or(usual.first_token),
+            between_tokens: check("between_tokens", between_tokens)?.unwrap_or(usual.between_tokens),
+            total: check("total", total)?,
+        })
+    }
 }
 
 /// A duration such as `"30s"` or `"1m"`.

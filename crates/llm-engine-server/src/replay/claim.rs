@@ -14,10 +14,10 @@ const LONGEST_KEY: usize = 255;
 
 /// What the headers of a keyed request ask for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Claim<'a> {
-    pub(super) key: &'a str,
+pub(crate) struct Claim<'a> {
+    pub(crate) key: &'a str,
     /// How long its work goes on without it.
-    pub(super) keep: Duration,
+    pub(crate) keep: Duration,
 }
 
 /// SHA-256 of a request: by a shorter one, which collides if somebody wants it to, a request could get the answer to another.
@@ -47,7 +47,7 @@ pub(crate) enum InvalidClaim {
 
 impl<'a> Claim<'a> {
     /// Of a request that has an idempotency key.
-    pub(super) fn read(headers: &'a HeaderMap) -> Result<Self, InvalidClaim> {
+    pub(crate) fn read(headers: &'a HeaderMap) -> Result<Self, InvalidClaim> {
         Ok(Self {
             key: check_key(only(headers, &IDEMPOTENCY_KEY)?.unwrap_or_default())?,
             keep: check_keep(only(headers, &KEEP_SECONDS)?)?,

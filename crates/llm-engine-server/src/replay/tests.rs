@@ -2,9 +2,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use axum::http::StatusCode;
 use http_body_util::BodyExt as _;
-use llm_engine_gateway::{ApiKeyDigest, CallerSetup, Gateway, Setup};
+use llm_engine_gateway::{ApiKeyDigest, CallerSetup, Gateway, ProxySetup, Setup};
 
 use super::*;
+use crate::Listening;
 
 /// An app with one caller, `k`.
 fn app() -> App {
@@ -21,6 +22,7 @@ fn app() -> App {
         policies: Vec::new(),
         socket_folder: std::env::temp_dir(),
         journal: None,
+        proxies: ProxySetup::default(),
         wall_clock: jiff::Timestamp::now,
     };
     let replay = ReplaySetup {
@@ -32,7 +34,7 @@ fn app() -> App {
         answers_per_caller: NonZeroUsize::MIN,
     };
     let gateway = Gateway::start(setup).expect("nothing is wrong with it");
-    App::new(Arc::new(gateway), Vec::new(), replay)
+    App::new(Arc::new(gateway), Vec::new(), replay, Listening::default())
 }
 
 /// A keyed request that a handler answers.

@@ -4,21 +4,25 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Request as HttpRequest, State};
-use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::{AnswerBody, Caller, CompleteError, Gateway, ROUTES};
 use llm_engine_wire::openai::{Kind, Model, ModelList, Request};
 
 use serde_json::Value;
 
-use super::{answered, new_request_id, read_body};
+use super::{answered, new_request_id};
 use crate::App;
 use crate::arrival::arrival;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
+use crate::request_body::read_body;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub(super) async fn chat_completions(State(app): State<App>, request: HttpRequest) -> Response {
     complete(&app, (Kind::Chat, ROUTES[2]), request).await
@@ -88,7 +92,7 @@ async fn answer(
     let gateway = &app.gateway;
     let (parts, body) = request.into_parts();
     let caller = authorize(gateway, &parts.headers)?;
-    let bytes = read_body(body).await?;
+    let bytes = read_body(gateway, &parts.headers, body).await?;
     let request = Request::parse(kind, &bytes)?;
     request.check_stop_count()?;
     let asked = Asked {
@@ -140,7 +144,7 @@ impl Asked<'_> {
                 .await
                 .map(|answer| Json(answer).into_response())
                 .map_err(CompleteError::Failed),
-            Ok(AnswerBody::Whole(answer)) => Ok(Json(answer).into_response()),
+            Ok(AnswerBody::Whole(answer)) => Ok(([(CONTENT_TYPE, JSON)], answer).into_response()),
             Err(error) => Err(error),
         };
         let refuse = |error| ErrorAnswer::from(error).in_dialect(self.dialect, request_id);

@@ -62,7 +62,7 @@ fn quality(headers: &HeaderMap, wanted: &str) -> Option<f32> {
 #[cfg(test)]
 mod tests {
     use axum::body::to_bytes;
-    use llm_engine_gateway::{PolicySetup, Setup};
+    use llm_engine_gateway::{PolicySetup, ProxySetup, Setup};
 
     use super::*;
 
@@ -85,6 +85,7 @@ mod tests {
             policies: vec![policy("old")],
             socket_folder: std::env::temp_dir(),
             journal: None,
+            proxies: ProxySetup::default(),
             wall_clock: jiff::Timestamp::now,
         };
         let gateway = Arc::new(Gateway::start(setup).expect("a gateway"));

@@ -9,13 +9,14 @@ use llm_engine_wire::translate::{to_openai, to_sync_response};
 use llm_engine_wire::v1::{CompletionRequest, RequestError};
 use llm_engine_wire::validation::Body;
 
-use super::{answered, content_type, new_request_id, parameter, read_body};
+use super::{answered, content_type, new_request_id, parameter};
 use crate::App;
 use crate::arrival::arrival;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
+use crate::request_body::read_body;
 
 pub(super) async fn completions_sync(State(app): State<App>, request: Request) -> Response {
     complete(&app, request, Shape::Whole).await
@@ -73,7 +74,7 @@ async fn answer(
 ) -> Result<Response, ErrorAnswer> {
     let gateway = &app.gateway;
     let (parts, body) = request.into_parts();
-    let bytes = read_body(body).await?;
+    let bytes = read_body(gateway, &parts.headers, body).await?;
     let body = Body::read(content_type(&parts.headers), &bytes);
     let body = body.map_err(|problem| ErrorAnswer::unprocessable(vec![*problem]))?;
     let caller = authorize(gateway, &parts.headers)?;
@@ -105,7 +106,7 @@ async fn answer(
 fn refuse(error: CompleteError, request_id: &str) -> Response {
     let answer = match error {
         CompleteError::Failed(failure)
-            if failure.fault() == Fault::Upstream && failure.retry_after().is_none() =>
+            if failure.fault() != Fault::Caller && failure.retry_after().is_none() =>
         {
             ErrorAnswer::upstream_service_error(&failure, request_id)
         }

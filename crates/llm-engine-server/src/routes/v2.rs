@@ -9,10 +9,11 @@ use llm_engine_wire::v2::{self, RequestError};
 use llm_engine_wire::validation::Body;
 
 use super::openai::Asked;
-use super::{answered, content_type, new_request_id, read_body};
+use super::{answered, content_type, new_request_id};
 use crate::App;
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
+use crate::request_body::read_body;
 
 pub(super) async fn chat_completions(State(app): State<App>, request: HttpRequest) -> Response {
     complete(&app, (Kind::Chat, ROUTES[4]), request).await
@@ -35,7 +36,7 @@ async fn answer(
     request_id: &str,
 ) -> Result<Response, ErrorAnswer> {
     let (parts, body) = request.into_parts();
-    let bytes = read_body(body).await?;
+    let bytes = read_body(&app.gateway, &parts.headers, body).await?;
     let body = Body::read(content_type(&parts.headers), &bytes);
     let body = body.map_err(|problem| ErrorAnswer::unprocessable(vec![*problem]))?;
     let caller = authorize(&app.gateway, &parts.headers)?;

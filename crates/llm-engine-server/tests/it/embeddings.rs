@@ -122,7 +122,11 @@ async fn a_model_without_embeddings_is_the_caller_s_mistake() {
             json!({ "error": { "message": "no such route" } }),
             "no such route",
         ),
-        (405, json!({ "detail": "Method Not Allowed" }), "405"),
+        (
+            405,
+            json!({ "detail": "Method Not Allowed" }),
+            "Method Not Allowed",
+        ),
         (
             501,
             json!({ "error": { "message": "it only generates" } }),

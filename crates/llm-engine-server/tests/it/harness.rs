@@ -9,10 +9,12 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use jiff::Timestamp;
 use llm_engine_server::config::Config;
-use llm_engine_server::{App, Drained, Gateway, Setup, WorkerSetup, serve};
+use llm_engine_server::{
+    App, Cores, Drained, Gateway, Listening, ProxySetup, Setup, Tls, WorkerSetup, serve,
+};
 use scripted_upstream::{EventStream, Upstream};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -24,7 +26,7 @@ use tokio::time::Instant;
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     shutdown: Mutex<Option<oneshot::Sender<()>>>,
-    served: JoinHandle<std::io::Result<Drained>>,
+    served: JoinHandle<Drained>,
     client: Client<HttpConnector, Full<Bytes>>,
     pub(crate) app: App,
     /// What it was started with.
@@ -65,7 +67,14 @@ impl Server {
     }
 
     pub(crate) async fn with_config(text: &str) -> Self {
-        let config = Config::parse(text, Path::new("test.toml")).unwrap();
+        Self::of(Config::parse(text, Path::new("test.toml")).unwrap()).await
+    }
+
+    pub(crate) async fn of_file(path: &Path) -> Self {
+        Self::of(Config::read(path).unwrap()).await
+    }
+
+    async fn of(config: Config) -> Self {
         let started = config.clone();
         let no_worker = |_: &_, _: &_| Err::<WorkerSetup, _>("no test here has a model file");
         let setup = Setup {
@@ -78,21 +87,35 @@ impl Server {
             policies: config.policies,
             socket_folder: std::env::temp_dir(),
             journal: None,
+            proxies: ProxySetup::default(),
             wall_clock,
         };
         let listener = TcpListener::bind(config.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, told) = oneshot::channel();
         let gateway = Arc::new(Gateway::start(setup).unwrap());
-        let app = App::new(gateway, config.trusted_proxies, config.replay);
-        let served = tokio::spawn(serve(listener, app.clone(), async {
-            let _ = told.await;
-        }));
+        let listening = Listening {
+            tls: config.tls.map(Tls::new),
+            connections: config.connections,
+        };
+        let app = App::new(gateway, config.trusted_proxies, config.replay, listening);
+        let of_server = app.clone();
+        let served = tokio::spawn(async move {
+            let shutdown = async {
+                let _ = told.await;
+            };
+            serve(listener, of_server, &Cores::here(), shutdown).await
+        });
         Self {
             address,
             shutdown: Mutex::new(Some(shutdown)),
             served,
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            client: Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                // Before the server does, where a test lets hours pass.
+                .pool_idle_timeout(Duration::from_secs(60))
+                .build_http(),
             app,
             config: started,
         }
@@ -170,7 +193,7 @@ impl Server {
     }
 
     pub(crate) async fn ended(self) -> Drained {
-        self.served.await.unwrap().unwrap()
+        self.served.await.unwrap()
     }
 }
 

@@ -60,6 +60,8 @@ async fn what_the_upstream_refuses_or_fails_is_told_to_all_who_wait_and_the_key_
                 assert_eq!(answer.retry_after(), 7 * SECOND);
             }
         }
+        // Before that, nobody asks a deployment that has named a time.
+        advance(7 * SECOND).await;
         assert_generates_again(&request, &mut upstream).await;
     }
 }

@@ -1,5 +1,10 @@
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+use crate::object::{self, Object, ObjectError, Texts};
 
 /// Which of the routes that ask a model a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub struct Request {
     pub kind: Kind,
     /// The public name of the model.
     pub model: String,
+    /// How many messages the chat has.
+    pub messages: usize,
     /// Whether the answer is wanted as a stream of chunks.
     pub stream: bool,
     /// Whether the caller asked for a last chunk with the usage.
@@ -39,11 +46,11 @@ pub struct Request {
     pub continuous_usage: bool,
     /// How the answer is drawn from the model.
     pub sampling: Sampling,
-    fields: Map<String, Value>,
+    fields: Object,
 }
 
 /// The sampling fields, each `None` where the caller left the choice to the server.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
 pub struct Sampling {
     /// The most output tokens, at least 1.
     pub max_tokens: Option<u64>,
@@ -70,7 +77,7 @@ pub struct Sampling {
 }
 
 /// One stop sequence, or up to four.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(untagged)]
 pub enum Stop {
     /// A single sequence.
@@ -113,17 +120,47 @@ impl Request {
     /// # Errors
     /// [`InvalidRequest`] names the first field that is wrong.
     pub fn parse(kind: Kind, body: &[u8]) -> Result<Self, InvalidRequest> {
-        let value: Value = serde_json::from_slice(body).map_err(|error| InvalidRequest {
-            message: format!("the request body is not valid JSON: {error}"),
+        let fields = Object::parse(body).map_err(|error| InvalidRequest {
+            message: match error {
+                ObjectError::Json(_) => format!("the request body is {error}"),
+                ObjectError::OtherType => "the request body must be a JSON object".to_owned(),
+            },
             param: None,
         })?;
-        let Value::Object(fields) = value else {
-            return Err(InvalidRequest {
-                message: "the request body must be a JSON object".to_owned(),
-                param: None,
-            });
+        let model = match fields.json("model").map(serde_json::from_str::<String>) {
+            Some(Ok(model)) if !model.is_empty() => model,
+            Some(_) => return Err(invalid("model", "'model' must be the name of a model")),
+            None => return Err(invalid("model", "you must provide a 'model' parameter")),
         };
-        Self::from_fields(kind, fields)
+        let messages = match kind {
+            Kind::Chat => check_messages(&fields)?,
+            Kind::Completion => check_prompt(fields.json("prompt")).map(|()| 0)?,
+            Kind::Embedding => {
+                check_input(fields.value("input"))?;
+                return Ok(Self::embedding(model, fields));
+            }
+        };
+        let stream = match fields.json("stream") {
+            None | Some("null" | "false") => false,
+            Some("true") => true,
+            Some(_) => return Err(invalid("stream", "'stream' must be true or false")),
+        };
+        let options = match fields.value("stream_options") {
+            Some(Value::Object(options)) => Some(options),
+            None | Some(Value::Null) => None,
+            Some(_) => return Err(invalid("stream_options", "'stream_options' must be an object")),
+        };
+        let option = |name: &str| options.and_then(|options| options.get(name)) == Some(&Value::Bool(true));
+        Ok(Self {
+            kind,
+            model,
+            messages,
+            stream,
+            include_usage: option("include_usage"),
+            continuous_usage: option("continuous_usage_stats"),
+            sampling: Sampling::read(&fields)?,
+            fields,
+        })
     }
 
     /// Checks the fields of a request.
@@ -131,47 +168,15 @@ impl Request {
     /// # Errors
     /// [`InvalidRequest`] names the first field that is wrong.
     pub fn from_fields(kind: Kind, fields: Map<String, Value>) -> Result<Self, InvalidRequest> {
-        let model = match fields.get("model") {
-            Some(Value::String(model)) if !model.is_empty() => model.clone(),
-            Some(_) => return Err(invalid("model", "'model' must be the name of a model")),
-            None => return Err(invalid("model", "you must provide a 'model' parameter")),
-        };
-        match kind {
-            Kind::Chat => check_messages(fields.get("messages"))?,
-            Kind::Completion => check_prompt(fields.get("prompt"))?,
-            Kind::Embedding => {
-                check_input(fields.get("input"))?;
-                return Ok(Self::embedding(model, fields));
-            }
-        }
-        let options = match fields.get("stream_options") {
-            Some(Value::Object(options)) => Some(options),
-            None | Some(Value::Null) => None,
-            Some(_) => return Err(invalid("stream_options", "'stream_options' must be an object")),
-        };
-        let option = |name: &str| options.and_then(|options| options.get(name)) == Some(&Value::Bool(true));
-        let stream = match fields.get("stream") {
-            None | Some(Value::Null) => false,
-            Some(Value::Bool(stream)) => *stream,
-            Some(_) => return Err(invalid("stream", "'stream' must be true or false")),
-        };
-        let sampling = Sampling::read(&fields)?;
-        Ok(Self {
-            kind,
-            model,
-            stream,
-            include_usage: option("include_usage"),
-            continuous_usage: option("continuous_usage_stats"),
-            sampling,
-            fields,
-        })
+        Self::parse(kind, Value::from(fields).to_string().as_bytes())
     }
 
     /// Whatever a completion has besides, here it is none of our business.
-    fn embedding(model: String, fields: Map<String, Value>) -> Self {
+    fn embedding(model: String, fields: Object) -> Self {
         Self {
             kind: Kind::Embedding,
             model,
+            messages: 0,
             stream: false,
             include_usage: false,
             continuous_usage: false,
@@ -202,7 +207,13 @@ impl Request {
     /// The field of that name, as the caller sent it; `null` counts as absent.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Value> {
-        self.fields.get(name).filter(|value| !value.is_null())
+        self.fields.value(name).filter(|value| !value.is_null())
+    }
+
+    /// How much is said in the field of that name.
+    #[must_use]
+    pub fn texts(&self, name: &str) -> Texts {
+        self.fields.texts(name)
     }
 
     /// The most output tokens that the caller asked for. Absent on the completions route it is OpenAI's default, 16.
@@ -222,10 +233,13 @@ impl Request {
         if self.kind == Kind::Embedding {
             return 0;
         }
-        let best_of = self.fields.get("best_of").and_then(Value::as_u64).unwrap_or(1);
-        let prompts = match self.fields.get("prompt") {
-            // A list of numbers is one prompt of token ids; of anything else, a list of prompts.
-            Some(Value::Array(prompts)) if !prompts.iter().all(Value::is_number) => prompts.len() as u64,
+        let best_of = self.fields.value("best_of").and_then(Value::as_u64).unwrap_or(1);
+        let prompts = match self.fields.json("prompt") {
+            Some(json) if json.starts_with('[') => match self.fields.value("prompt") {
+                // A list of numbers is one prompt of token ids; of anything else, a list of prompts.
+                Some(Value::Array(prompts)) if !prompts.iter().all(Value::is_number) => prompts.len() as u64,
+                _ => 1,
+            },
             _ => 1,
         };
         self.sampling.n.unwrap_or(1).max(best_of).saturating_mul(prompts)
@@ -234,30 +248,40 @@ impl Request {
     /// The body to send to a deployment: the caller's fields under the deployment's own model name, with the output
     /// bounded, and with the usage in the stream whether or not the caller wants to see it.
     #[must_use]
-    pub fn upstream_body(&self, upstream: &Upstream<'_>) -> Vec<u8> {
-        let mut fields = self.fields.clone();
-        fields.insert("model".to_owned(), upstream.model.into());
+    pub fn upstream_body(&self, upstream: &Upstream<'_>) -> String {
         let bound = match self.kind {
-            Kind::Chat if fields.contains_key("max_completion_tokens") => Some("max_completion_tokens"),
+            Kind::Chat if self.fields.json("max_completion_tokens").is_some() => {
+                Some("max_completion_tokens")
+            }
             Kind::Chat | Kind::Completion => Some("max_tokens"),
             Kind::Embedding => None,
         };
-        if let (Some(bound), Some(max_output_tokens)) = (bound, upstream.max_output_tokens) {
-            fields.insert(bound.to_owned(), max_output_tokens.into());
+        let model = object::string(upstream.model);
+        let mut changes = vec![("model", Some(model.as_str()))];
+        let most = upstream.max_output_tokens.map(|tokens| tokens.to_string());
+        if let (Some(bound), Some(most)) = (bound, &most) {
+            changes.push((bound, Some(most)));
         }
+        let options;
         if upstream.stream {
-            fields.insert("stream".to_owned(), true.into());
-            let options = fields.entry("stream_options").or_insert_with(|| json!({}));
-            if !options.is_object() {
-                *options = json!({});
-            }
-            options["include_usage"] = true.into();
-            if upstream.continuous_usage {
-                options["continuous_usage_stats"] = true.into();
-            }
+            options = self.stream_options(upstream.continuous_usage);
+            changes.extend([("stream", Some("true")), ("stream_options", Some(&*options))]);
         }
-        // Serialising a `Map` of `Value`s cannot fail: every key is a string.
-        serde_json::to_vec(&fields).unwrap_or_default()
+        self.fields.with(&changes)
+    }
+
+    /// The caller's options and ours.
+    fn stream_options(&self, continuous_usage: bool) -> Cow<'static, str> {
+        let options = self.field("stream_options").and_then(Value::as_object);
+        if options.is_none() && !continuous_usage {
+            return Cow::Borrowed(r#"{"include_usage":true}"#);
+        }
+        let mut options = options.cloned().unwrap_or_default();
+        options.insert("include_usage".to_owned(), true.into());
+        if continuous_usage {
+            options.insert("continuous_usage_stats".to_owned(), true.into());
+        }
+        Value::from(options).to_string().into()
     }
 }
 
@@ -275,7 +299,7 @@ pub struct Upstream<'a> {
 }
 
 impl Sampling {
-    fn read(fields: &Map<String, Value>) -> Result<Self, InvalidRequest> {
+    fn read(fields: &Object) -> Result<Self, InvalidRequest> {
         let sampling = Self {
             max_tokens: field(fields, "max_tokens", "a whole number of at least 1")?,
             max_completion_tokens: field(fields, "max_completion_tokens", "a whole number of at least 1")?,
@@ -343,20 +367,58 @@ impl Sampling {
 
 /// Reads an optional field; `null` counts as absent.
 fn field<T: for<'de> Deserialize<'de>>(
-    fields: &Map<String, Value>,
+    fields: &Object,
     name: &'static str,
     wanted: &str,
 ) -> Result<Option<T>, InvalidRequest> {
-    match fields.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => T::deserialize(value)
+    match fields.json(name) {
+        None | Some("null") => Ok(None),
+        Some(json) => serde_json::from_str(json)
             .map(Some)
-            .map_err(|_| invalid(name, format!("'{name}' is {value}; it must be {wanted}"))),
+            .map_err(|_| invalid(name, format!("'{name}' is {json}; it must be {wanted}"))),
     }
 }
 
-fn check_messages(messages: Option<&Value>) -> Result<(), InvalidRequest> {
-    let Some(Value::Array(messages)) = messages else {
+/// A message of a chat, of which only that it has a role matters here.
+struct Message;
+
+impl<'de> Deserialize<'de> for Message {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+/// Reads names and roles without an escape, which need no memory of their own: nearly all.
+impl<'de> Visitor<'de> for Message {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message with a role")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        let mut role = None;
+        while let Some(name) = members.next_key::<&str>()? {
+            if name == "role" {
+                role = Some(members.next_value::<&str>()?);
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        role.map(|_| Self).ok_or_else(|| A::Error::missing_field("role"))
+    }
+}
+
+/// How many messages there are.
+fn check_messages(fields: &Object) -> Result<usize, InvalidRequest> {
+    let json = fields.json("messages").unwrap_or("null");
+    if let Ok(messages) = serde_json::from_str::<Vec<Message>>(json)
+        && !messages.is_empty()
+    {
+        return Ok(messages.len());
+    }
+    // Only here it is looked for what is wrong.
+    let Some(Value::Array(messages)) = fields.value("messages") else {
         return Err(invalid("messages", "'messages' must be a list of messages"));
     };
     if messages.is_empty() {
@@ -370,12 +432,12 @@ fn check_messages(messages: Option<&Value>) -> Result<(), InvalidRequest> {
             ));
         }
     }
-    Ok(())
+    Ok(messages.len())
 }
 
-fn check_prompt(prompt: Option<&Value>) -> Result<(), InvalidRequest> {
-    match prompt {
-        Some(Value::String(_) | Value::Array(_)) => Ok(()),
+fn check_prompt(prompt: Option<&str>) -> Result<(), InvalidRequest> {
+    match prompt.map(|json| json.as_bytes()[0]) {
+        Some(b'"' | b'[') => Ok(()),
         Some(_) => Err(invalid("prompt", "'prompt' must be a text")),
         None => Err(invalid("prompt", "you must provide a 'prompt' parameter")),
     }

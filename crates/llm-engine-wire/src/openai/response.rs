@@ -1,5 +1,7 @@
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Kind;
 
@@ -49,6 +51,56 @@ pub struct Chunk {
     /// In the last chunk, or in each one where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+}
+
+/// A chunk as most of them are.
+#[derive(Deserialize)]
+struct PlainChunk<'a> {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    object: String,
+    #[serde(default)]
+    created: u64,
+    #[serde(borrow)]
+    model: &'a RawValue,
+    #[serde(default)]
+    choices: Vec<ChunkChoice>,
+    #[serde(default, deserialize_with = "present")]
+    usage: bool,
+    #[serde(default, deserialize_with = "present")]
+    error: bool,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
+}
+
+impl Chunk {
+    /// Reads a chunk that names its model and says nothing of a usage or an error. With it comes its JSON as it was, but for
+    /// this name of the model, which is JSON too. `None` for every other chunk, and for what is none.
+    #[must_use]
+    pub fn read_plain(json: &str, model: &str) -> Option<(Self, String)> {
+        // A list of the fields' values would be read as well.
+        let plain: PlainChunk<'_> = serde_json::from_str(json)
+            .ok()
+            .filter(|_| json.starts_with('{'))?;
+        if plain.usage || plain.error {
+            return None;
+        }
+        let old = plain.model.get();
+        let start = old.as_ptr().addr() - json.as_ptr().addr();
+        let renamed = [&json[..start], model, &json[start + old.len()..]].concat();
+        let chunk = Self {
+            id: plain.id,
+            object: plain.object,
+            created: plain.created,
+            model: serde_json::from_str(old).ok()?,
+            choices: plain.choices,
+            usage: None,
+        };
+        Some((chunk, renamed))
+    }
 }
 
 /// What a chunk adds to one answer.

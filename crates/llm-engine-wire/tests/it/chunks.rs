@@ -183,3 +183,34 @@ proptest! {
         prop_assert_eq!(answer.pointer(place), Some(&Value::from(text)));
     }
 }
+
+#[test]
+fn a_plain_chunk_keeps_every_byte_but_those_of_the_model() {
+    let json = |model: &str| {
+        format!(
+            r#"{{ "x": [1.50, {{}}], "model" : {model},"choices":[{{"index":0,"delta":{{"content":"a\u0062"}}}}],"created":5}}"#
+        )
+    };
+    let (chunk, renamed) = Chunk::read_plain(&json(r#""Qwen\/3""#), r#""m""#).unwrap();
+    assert_eq!(renamed, json(r#""m""#));
+    assert_eq!(chunk, serde_json::from_str(&json(r#""Qwen/3""#)).unwrap());
+    assert_eq!(chunk.choices[0].added_text(), "ab");
+}
+
+#[test]
+fn a_chunk_with_a_usage_or_an_error_or_without_a_model_and_what_is_none_are_not_plain() {
+    for other in [
+        r#"{"model":"m","usage":null}"#,
+        r#"{"model":"m","usage":{"prompt_tokens":1}}"#,
+        r#"{"model":"m","error":null}"#,
+        r#"{"model":5}"#,
+        r#"{"model":"a","model":"b"}"#,
+        r#"{"choices":[]}"#,
+        r#"{"model":"m","choices":5}"#,
+        r#"["","",0,"m",[],false,false]"#,
+        r#"{"model":"m"}x"#,
+        "",
+    ] {
+        assert_eq!(Chunk::read_plain(other, r#""m""#), None, "{other}");
+    }
+}

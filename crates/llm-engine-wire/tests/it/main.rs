@@ -4,9 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod chunks;
+mod fuzz;
 mod json;
+mod object;
 mod openai_request;
 mod recorded;
+mod said;
 mod sse;
 mod translate;
 mod upstream_body;

@@ -174,12 +174,16 @@ fn a_chat_needs_messages_with_roles_and_a_completion_a_prompt() {
         json!(["hi"]),
         json!([{ "content": "hi" }]),
         json!([{ "role": 5 }]),
+        json!([["user"]]),
+        json!([{ "role": "user" }, { "role": null }]),
     ] {
         assert_eq!(
             complaint(Kind::Chat, &json!({ "messages": messages })),
             "messages"
         );
     }
+    let escaped = br#"{"model":"m","messages":[{"role":"us\u0065r"},{"r\u006fle":"user"}]}"#;
+    assert_eq!(Request::parse(Kind::Chat, escaped).unwrap().messages, 2);
     for prompt in [json!(null), json!(5), json!({})] {
         assert_eq!(
             complaint(Kind::Completion, &json!({ "prompt": prompt })),

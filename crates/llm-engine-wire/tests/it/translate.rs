@@ -23,7 +23,7 @@ fn sent(more: &Value, as_chat: bool) -> Value {
         stream: false,
         continuous_usage: false,
     };
-    serde_json::from_slice(&request.upstream_body(&upstream)).unwrap()
+    serde_json::from_str(&request.upstream_body(&upstream)).unwrap()
 }
 
 #[test]

@@ -1,19 +1,26 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use llm_engine_server::config::{Config, GgufModel, ModelConfig};
-use llm_engine_server::{App, Drained, Gateway, Reloader, RouteStatus, Setup, WorkerSetup, serve};
+use llm_engine_server::{
+    App, Cores, Drained, Gateway, Listening, ProxySetup, Reloader, RouteStatus, Setup, Tls, WorkerSetup,
+    serve,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::logging::Format;
+use crate::logging::{Format, Lines};
 
 use super::{Usage, config_file, locate, read_config, summary};
 
@@ -26,8 +33,9 @@ pub(crate) struct Arguments {
 }
 
 /// Serves until SIGTERM or Ctrl-C, then drains.
-pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments, log_format: Format, log: &Lines) -> anyhow::Result<()> {
     let begun = Instant::now();
+    let _gathering = log.gather()?;
     let path = config_file(arguments.config.as_deref());
     let config = read_config(path)?;
     let summary = summary::of(&config);
@@ -35,15 +43,27 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<(
     // Dropped at the end of this function, which removes the folder.
     let sockets = tempfile::Builder::new().prefix("llm-engine-").tempdir();
     let sockets = sockets.context("no folder for the sockets of the model workers")?;
+    allow_descriptors(started.connections);
     let (listen, setup) = setup(config, sockets.path(), log_format)?;
-    let runtime = tokio::runtime::Runtime::new()?;
+    // This thread accepts connections and does what belongs to no request.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let cores = Cores::start(available_parallelism()?)?;
     runtime.block_on(async {
         let listener = TcpListener::bind(listen).await;
         let listener = listener.map_err(|error| Usage(format!("can't listen on {listen}: {error}")))?;
         let address = listener.local_addr()?;
         let gateway = Arc::new(Gateway::start(setup).map_err(|error| Usage(error.to_string()))?);
         tokio::spawn(announce(Arc::clone(&gateway), summary.at(address), begun));
-        let app = App::new(gateway, started.trusted_proxies.clone(), started.replay);
+        let listening = Listening {
+            tls: started.tls.clone().map(Tls::new),
+            connections: started.connections,
+        };
+        let app = App::new(
+            gateway,
+            started.trusted_proxies.clone(),
+            started.replay,
+            listening,
+        );
         if let Some(path) = path {
             let mut hangups = signal(SignalKind::hangup())?;
             let told = Arc::new(Notify::new());
@@ -54,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format) -> anyhow::Result<(
                 }
             });
         }
-        match serve(listener, app, ended_by_signal()?).await? {
+        match serve(listener, app, &cores, ended_by_signal()?).await {
             Drained::Fully => Ok(()),
             Drained::CutOff => {
                 anyhow::bail!("some requests were cut off when the time for draining was over")
@@ -75,9 +95,45 @@ fn setup(config: Config, socket_folder: &Path, log_format: Format) -> anyhow::Re
         policies: config.policies,
         socket_folder: socket_folder.to_owned(),
         journal: journal(config.state_folder, config.listen),
+        proxies: proxies(|name| std::env::var(name).ok()),
         wall_clock: jiff::Timestamp::now,
     };
     Ok((config.listen, setup))
+}
+
+/// Each connection needs a file descriptor, and another one towards a deployment. Many systems allow a thousand at first, and
+/// more to who asks.
+fn allow_descriptors(connections: NonZeroUsize) {
+    let wanted = 2 * connections.get() as u64 + 256;
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let raised = Rlimit {
+        current: Some(wanted.min(most)),
+        ..limit
+    };
+    if setrlimit(Resource::Nofile, raised).is_err() || most < wanted {
+        tracing::warn!(
+            connections,
+            wanted,
+            most,
+            "the system does not allow as many open files as so many connections can need; raise `ulimit -n`"
+        );
+    }
+}
+
+/// The proxies that the environment names, as curl reads it: in small letters first.
+fn proxies(variable: impl Fn(&str) -> Option<String>) -> ProxySetup {
+    let either = |name: &str| variable(&name.to_ascii_lowercase()).or_else(|| variable(name));
+    let all = either("ALL_PROXY");
+    let or_all = |name| either(name).or_else(|| all.clone()).unwrap_or_default();
+    ProxySetup {
+        http: or_all("HTTP_PROXY"),
+        https: or_all("HTTPS_PROXY"),
+        no_proxy: either("NO_PROXY").unwrap_or_default(),
+    }
 }
 
 /// Where what must outlive a restart is kept: in the folder that the configuration names, or in the user's for such things.
@@ -152,4 +208,30 @@ fn ended_by_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_letters_come_first_and_all_is_for_what_is_not_named() {
+        let variables = [
+            ("http_proxy", "http://small:1"),
+            ("HTTP_PROXY", "http://large:1"),
+            ("ALL_PROXY", "http://all:1"),
+            ("NO_PROXY", "intern.test"),
+        ];
+        let found = proxies(|name| {
+            let mut named = variables.iter().filter(|(found, _)| *found == name);
+            named.next().map(|(_, value)| (*value).to_owned())
+        });
+        let expected = ProxySetup {
+            http: "http://small:1".to_owned(),
+            https: "http://all:1".to_owned(),
+            no_proxy: "intern.test".to_owned(),
+        };
+        assert!(found == expected);
+        assert!(proxies(|_| None) == ProxySetup::default());
+    }
 }

@@ -5,6 +5,7 @@ use llm_engine_server::policy_words;
 
 /// What the server tells whoever starts it.
 pub(super) struct Summary {
+    scheme: &'static str,
     key: String,
     models: String,
     limits: Vec<String>,
@@ -26,6 +27,7 @@ pub(super) fn of(config: &Config) -> Summary {
         format!("those of {}", names.join(", "))
     };
     Summary {
+        scheme: if config.tls.is_some() { "https" } else { "http" },
         key,
         models: models.collect::<Vec<_>>().join("; "),
         limits: config.policies.iter().map(policy_words::line).collect(),
@@ -46,6 +48,7 @@ impl Summary {
     /// The text, once the address is known.
     pub(super) fn at(&self, address: SocketAddr) -> String {
         let Self {
+            scheme,
             key,
             models,
             limits,
@@ -59,18 +62,18 @@ impl Summary {
         format!(
             r#"LLM Engine
 
-address   http://{address}
+address   {scheme}://{address}
 key       {key}
 models    {models}
 limits    {limits}
 
 Try it from another terminal:
 
-  curl http://{address}/v1/chat/completions -H "Authorization: Bearer {example_key}" -H "Content-Type: application/json" -d '{{"model": "{example_model}", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'
+  curl {scheme}://{address}/v1/chat/completions -H "Authorization: Bearer {example_key}" -H "Content-Type: application/json" -d '{{"model": "{example_model}", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'
 
-  pip install --pre scale-llm-engine && LLM_ENGINE_BASE_PATH=http://{address} SCALE_API_KEY={example_key} python3 -c 'import llmengine; print(llmengine.Completion.create(model="{example_model}", prompt="Why is the sky blue?", max_new_tokens=100, temperature=0.2).output.text)'
+  pip install --pre scale-llm-engine && LLM_ENGINE_BASE_PATH={scheme}://{address} SCALE_API_KEY={example_key} python3 -c 'import llmengine; print(llmengine.Completion.create(model="{example_model}", prompt="Why is the sky blue?", max_new_tokens=100, temperature=0.2).output.text)'
 
-  target/release/llm-engine complete --url http://{address} --key {example_key} --model {example_model} "Why is the sky blue?"
+  target/release/llm-engine complete --url {scheme}://{address} --key {example_key} --model {example_model} "Why is the sky blue?"
 "#
         )
     }

@@ -35,6 +35,8 @@ mod ending;
 #[cfg(feature = "worker")]
 mod hang_up;
 #[cfg(feature = "worker")]
+mod hostile;
+#[cfg(feature = "worker")]
 mod limits;
 #[cfg(feature = "worker")]
 mod logs;

@@ -18,7 +18,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("llm-engine-wire", &[]),
     ("llm-engine-worker", &["llm-engine-wire"]),
     ("llm-engine-client", &["llm-engine-retry", "llm-engine-wire"]),
-    ("llm-engine-gateway", &["llm-engine-limit", "llm-engine-wire"]),
+    (
+        "llm-engine-gateway",
+        &["llm-engine-limit", "llm-engine-retry", "llm-engine-wire"],
+    ),
     ("llm-engine-server", &["llm-engine-gateway", "llm-engine-wire"]),
     (
         "llm-engine",
@@ -31,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "llm-engine-worker",
         ],
     ),
+    ("fuzz-input", &[]),
     ("gateway-bench", &[]),
     ("llmengine-python", &["llm-engine-client", "llm-engine-retry"]),
     ("scripted-upstream", &[]),

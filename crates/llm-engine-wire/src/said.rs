@@ -6,16 +6,23 @@ use serde_json::Value;
 
 /// What could be read.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Said {
-    pub(crate) message: Option<String>,
+pub struct Said {
+    /// One sentence for a person.
+    pub message: Option<String>,
     /// A stable word.
-    pub(crate) code: Option<String>,
+    pub code: Option<String>,
     /// The family of the error, such as `invalid_request_error`.
-    pub(crate) kind: Option<String>,
-    pub(crate) policy: Option<String>,
-    pub(crate) retry_after: Option<Duration>,
-    pub(crate) is_booked: bool,
-    pub(crate) request_id: Option<String>,
+    pub kind: Option<String>,
+    /// The field of the request that it is about.
+    pub param: Option<String>,
+    /// The policy that refused.
+    pub policy: Option<String>,
+    /// When to come back.
+    pub retry_after: Option<Duration>,
+    /// Whether that time is kept.
+    pub is_booked: bool,
+    /// The name of the request.
+    pub request_id: Option<String>,
 }
 
 /// The most of a body that is no JSON which is worth showing, in characters.
@@ -23,7 +30,8 @@ const SHOWN: usize = 200;
 
 impl Said {
     /// Reads the body of an answer: `{"detail": …, "error": {…}}` or `{"error": {…}}`, or else any text.
-    pub(crate) fn read(body: &[u8]) -> Self {
+    #[must_use]
+    pub fn read(body: &[u8]) -> Self {
         match serde_json::from_slice::<Value>(body) {
             Ok(value @ Value::Object(_)) => {
                 let said = Self::from_error(&value["error"]);
@@ -40,12 +48,14 @@ impl Said {
     }
 
     /// Reads an error object; some servers send a text in its place.
-    pub(crate) fn from_error(error: &Value) -> Self {
+    #[must_use]
+    pub fn from_error(error: &Value) -> Self {
         let code = text(&error["code"]).or_else(|| error["code"].as_i64().map(|code| code.to_string()));
         Self {
             message: text(&error["message"]).or_else(|| text(error)),
             code,
             kind: text(&error["type"]),
+            param: text(&error["param"]),
             policy: text(&error["policy"]),
             retry_after: error["retry_after_ms"].as_u64().map(Duration::from_millis),
             is_booked: error["booked"] == true,
@@ -86,65 +96,4 @@ fn plain(body: &[u8]) -> Option<String> {
         shown.push('…');
     }
     (!shown.is_empty()).then_some(shown)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(body: &str) -> Said {
-        Said::read(body.as_bytes())
-    }
-
-    #[test]
-    fn our_refusals_are_read_whole() {
-        let said = read(
-            r#"{"detail": "Policy p allows 1.", "error": {"code": "rate_limited", "message": "m", "type": "rate_limit_error",
-            "policy": "p", "limit": 1, "retry_after_ms": 1430, "exact": true, "booked": true, "request_id": "r"}}"#,
-        );
-        let expected = Said {
-            message: Some("Policy p allows 1.".to_owned()),
-            code: Some("rate_limited".to_owned()),
-            kind: Some("rate_limit_error".to_owned()),
-            policy: Some("p".to_owned()),
-            retry_after: Some(Duration::from_millis(1430)),
-            is_booked: true,
-            request_id: Some("r".to_owned()),
-        };
-        assert_eq!(said, expected);
-    }
-
-    #[test]
-    fn every_problem_of_a_request_is_named() {
-        let said = read(
-            r#"{"detail": [{"loc": ["body", "prompt"], "msg": "Field required"}, {"loc": ["body", "stop", 0], "msg": "no"}]}"#,
-        );
-        assert_eq!(
-            said.message.unwrap(),
-            "body.prompt: Field required; body.stop.0: no"
-        );
-    }
-
-    #[test]
-    fn other_servers_are_understood_too() {
-        let openai = read(r#"{"error": {"message": "m", "code": 400}}"#);
-        assert_eq!(
-            (openai.message.as_deref(), openai.code.as_deref()),
-            (Some("m"), Some("400"))
-        );
-        assert_eq!(read(r#"{"error": "broken"}"#).message.unwrap(), "broken");
-        assert_eq!(
-            read(r#"{"message": "no Route matched"}"#).message.unwrap(),
-            "no Route matched"
-        );
-        assert_eq!(read("<html>502</html>\n").message.unwrap(), "<html>502</html>");
-        assert_eq!(read(&"ä".repeat(300)).message.unwrap().chars().count(), SHOWN + 1);
-        for nothing in ["", " ", "{}", "[]", r#"{"detail": []}"#] {
-            let said = read(nothing);
-            assert!(
-                said.code.is_none() && said.message.is_none_or(|message| message == "[]"),
-                "{nothing}"
-            );
-        }
-    }
 }

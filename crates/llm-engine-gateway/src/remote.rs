@@ -1,0 +1,97 @@
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderValue, PROXY_AUTHORIZATION};
+use http::{Uri, request};
+use http_body_util::Full;
+use hyper_util::client::legacy::ResponseFuture;
+
+use crate::clients::Clients;
+use crate::connect::{Connector, Proxies};
+use crate::cooldown::Cooldown;
+use crate::{RemoteSetup, SetupError};
+
+/// An OpenAI-compatible server, with the connections to it.
+pub(crate) struct Remote {
+    /// The URL up to and including `/v1`, without a slash at the end.
+    base: String,
+    authorization: Option<HeaderValue>,
+    proxy_authorization: Option<HeaderValue>,
+    clients: Clients<Connector>,
+    pub(crate) cooldown: Cooldown,
+}
+
+impl Remote {
+    pub(crate) fn new(
+        public_name: &str,
+        setup: &RemoteSetup,
+        proxies: &Arc<Proxies>,
+    ) -> Result<Self, SetupError> {
+        let base = setup.url.trim_end_matches('/').to_owned();
+        let url = parse(&base).ok_or_else(|| SetupError::Url {
+            model: public_name.to_owned(),
+            // What stands before an @ is a password.
+            url: base.rsplit('@').next().unwrap_or_default().to_owned(),
+        })?;
+        let authorization = setup.api_key.as_ref().map(|key| {
+            let mut value = HeaderValue::from_str(&format!("Bearer {key}"))?;
+            value.set_sensitive(true);
+            Ok(value)
+        });
+        let authorization = authorization.transpose();
+        let authorization =
+            authorization.map_err(|_: http::header::InvalidHeaderValue| SetupError::ApiKey {
+                model: public_name.to_owned(),
+            })?;
+        let connector = Connector::new(
+            setup.timeouts.connect,
+            &setup.certificate_authorities,
+            Arc::clone(proxies),
+        );
+        let connector = connector.map_err(|error| SetupError::Tls {
+            model: public_name.to_owned(),
+            error,
+        })?;
+        Ok(Self {
+            base,
+            authorization,
+            proxy_authorization: proxies.authorization(&url),
+            clients: Clients::new(connector),
+            cooldown: Cooldown::default(),
+        })
+    }
+
+    /// Sends a request to a path below the base.
+    pub(crate) fn send(
+        &self,
+        mut request: request::Builder,
+        path: &str,
+        body: Bytes,
+    ) -> Result<ResponseFuture, http::Error> {
+        if let Some(value) = &self.authorization {
+            request = request.header(AUTHORIZATION, value);
+        }
+        if let Some(value) = &self.proxy_authorization {
+            request = request.header(PROXY_AUTHORIZATION, value);
+        }
+        let request = request
+            .uri(format!("{}{path}", self.base))
+            .body(Full::new(body))?;
+        Ok(self.clients.request(request))
+    }
+}
+
+/// A URL that paths can be appended to, and that holds no password.
+fn parse(base: &str) -> Option<Uri> {
+    let url: Uri = base.parse().ok()?;
+    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+    let is_plain = url.query().is_none() && !base.contains('#') && !url.authority()?.as_str().contains('@');
+    (is_http && is_plain).then_some(url)
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Remote").field(&self.base).finish()
+    }
+}

@@ -1,0 +1,306 @@
+//! A JSON object that is passed on: its fields are known by name, and written again as they came, to the last digit.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{AddAssign, Range};
+use std::sync::OnceLock;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// The fields of an object in their order. Of those that have the same name, there is the last.
+#[derive(Debug, Clone)]
+pub struct Object {
+    text: Box<str>,
+    fields: Vec<Field>,
+    /// Where they are, in the order of their names.
+    by_name: Vec<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct Field {
+    name: String,
+    place: Range<usize>,
+    texts: Texts,
+    /// Read when somebody asks for it.
+    value: OnceLock<Box<Value>>,
+}
+
+/// How much is said in a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Texts {
+    /// Bytes of all texts in it.
+    pub bytes: usize,
+    /// Numbers in it, which may be the ids of tokens.
+    pub numbers: usize,
+}
+
+/// What a new value of a field is: JSON, or `None` for a field that is left out.
+pub type Change<'a> = (&'a str, Option<&'a str>);
+
+/// Why a text is not the text of an object.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// It is no JSON.
+    #[error("not valid JSON: {0}")]
+    Json(serde_json::Error),
+    /// It is JSON, but of another type.
+    #[error("not a JSON object")]
+    OtherType,
+}
+
+impl Object {
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// [`ObjectError`] if any part of the text is not what [`Value`] could be read from, or if it is no object.
+    pub fn parse(text: &[u8]) -> Result<Self, ObjectError> {
+        let fields = std::str::from_utf8(text).ok().and_then(|text| {
+            let mut reader = serde_json::Deserializer::from_str(text);
+            let fields = Places { of: text }.deserialize(&mut reader).ok()?;
+            reader.end().ok()?;
+            Some((text, fields))
+        });
+        match fields {
+            Some((text, fields)) => Ok(Self::of(text, fields)),
+            // Only here what is wrong is found by its line and column.
+            None => Err(match serde_json::from_slice::<Value>(text) {
+                Ok(_) => ObjectError::OtherType,
+                Err(error) => ObjectError::Json(error),
+            }),
+        }
+    }
+
+    fn of(text: &str, mut fields: Vec<Field>) -> Self {
+        let mut by_name = in_order(&fields);
+        let is_same = |pair: &[usize]| fields[pair[0]].name == fields[pair[1]].name;
+        if by_name.windows(2).any(is_same) {
+            let mut unique: Vec<Field> = Vec::new();
+            let mut first = BTreeMap::new();
+            for field in fields {
+                match first.get(&field.name) {
+                    Some(&index) => unique[index] = field,
+                    None => {
+                        first.insert(field.name.clone(), unique.len());
+                        unique.push(field);
+                    }
+                }
+            }
+            fields = unique;
+            by_name = in_order(&fields);
+        }
+        Self {
+            text: text.into(),
+            fields,
+            by_name,
+        }
+    }
+
+    fn field(&self, name: &str) -> Option<&Field> {
+        let found = self
+            .by_name
+            .binary_search_by(|index| self.fields[*index].name.as_str().cmp(name));
+        found.ok().map(|found| &self.fields[self.by_name[found]])
+    }
+
+    /// The JSON of a field, as it came.
+    #[must_use]
+    pub fn json(&self, name: &str) -> Option<&str> {
+        let field = self.field(name)?;
+        Some(&self.text[field.place.clone()])
+    }
+
+    /// The value of a field.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&Value> {
+        let field = self.field(name)?;
+        let json = &self.text[field.place.clone()];
+        // It was readable before; but `serde_json` keeps one name for itself, `$serde_json::private::RawValue`, and an object with
+        // that is none to it. Whoever asks finds a text then, where it does not want one.
+        let read = || serde_json::from_str(json).unwrap_or_else(|_| Value::from(json));
+        Some(field.value.get_or_init(|| Box::new(read())))
+    }
+
+    /// How much is said in a field.
+    #[must_use]
+    pub fn texts(&self, name: &str) -> Texts {
+        self.field(name).map_or(Texts::default(), |field| field.texts)
+    }
+
+    /// The object with these fields changed where they stand, or added at the end.
+    #[must_use]
+    pub fn with(&self, changes: &[Change<'_>]) -> String {
+        let added: usize = changes
+            .iter()
+            .map(|(name, json)| name.len() + json.map_or(0, str::len) + 4)
+            .sum();
+        let mut text = String::with_capacity(self.text.len() + added);
+        text.push('{');
+        for field in &self.fields {
+            match changes.iter().find(|(changed, _)| *changed == field.name) {
+                Some((_, None)) => {}
+                Some((_, Some(json))) => push(&mut text, &field.name, json),
+                None => push(&mut text, &field.name, &self.text[field.place.clone()]),
+            }
+        }
+        for (name, json) in changes {
+            if let Some(json) = json
+                && self.field(name).is_none()
+            {
+                push(&mut text, name, json);
+            }
+        }
+        text.push('}');
+        text
+    }
+}
+
+/// By what would be written.
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.with(&[]) == other.with(&[])
+    }
+}
+
+fn in_order(fields: &[Field]) -> Vec<usize> {
+    let mut by_name: Vec<usize> = (0..fields.len()).collect();
+    by_name.sort_by(|a, b| fields[*a].name.cmp(&fields[*b].name));
+    by_name
+}
+
+fn push(text: &mut String, name: &str, json: &str) {
+    if text.len() > 1 {
+        text.push(',');
+    }
+    push_string(text, name);
+    text.push(':');
+    text.push_str(json);
+}
+
+/// Appends a text as JSON.
+fn push_string(text: &mut String, string: &str) {
+    if string
+        .bytes()
+        .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+    {
+        text.push('"');
+        text.push_str(string);
+        text.push('"');
+    } else {
+        text.push_str(&Value::from(string).to_string());
+    }
+}
+
+/// A text as JSON.
+#[must_use]
+pub fn string(string: &str) -> String {
+    let mut text = String::with_capacity(string.len() + 2);
+    push_string(&mut text, string);
+    text
+}
+
+/// Finds the fields of an object in the text that it is read from.
+struct Places<'a> {
+    of: &'a str,
+}
+
+impl<'de> DeserializeSeed<'de> for Places<'_> {
+    type Value = Vec<Field>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Places<'_> {
+    type Value = Vec<Field>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::with_capacity(8);
+        while let Some((name, json)) = members.next_entry::<String, &RawValue>()? {
+            let json = json.get();
+            // The raw value is only known to be well-formed: numbers may be too large, halves of characters stand alone, and
+            // all of it be nested deeper than there is stack for.
+            let texts = serde_json::from_str(json).map_err(A::Error::custom)?;
+            let start = json.as_ptr().addr() - self.of.as_ptr().addr();
+            let field = Field {
+                name,
+                place: start..start + json.len(),
+                texts,
+                value: OnceLock::new(),
+            };
+            fields.push(field);
+        }
+        Ok(fields)
+    }
+}
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Count)
+    }
+}
+
+/// Counts what is in a value without keeping any of it.
+struct Count;
+
+impl<'de> Visitor<'de> for Count {
+    type Value = Texts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Texts, E> {
+        Ok(Texts::default())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Texts, E> {
+        Ok(Texts::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Texts, E> {
+        Ok(Texts { bytes: 0, numbers: 1 })
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Texts, E> {
+        Ok(Texts { bytes: 0, numbers: 1 })
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Texts, E> {
+        Ok(Texts { bytes: 0, numbers: 1 })
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Texts, E> {
+        let bytes = text.len();
+        Ok(Texts { bytes, numbers: 0 })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Texts, A::Error> {
+        let mut all = Texts::default();
+        while let Some(item) = items.next_element()? {
+            all += item;
+        }
+        Ok(all)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Texts, A::Error> {
+        let mut all = Texts::default();
+        while let Some((_, value)) = members.next_entry::<Texts, Texts>()? {
+            all += value;
+        }
+        Ok(all)
+    }
+}
+
+impl AddAssign for Texts {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.numbers += other.numbers;
+    }
+}
