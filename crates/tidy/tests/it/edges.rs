@@ -8,7 +8,12 @@ use crate::workspace;
 
 /// Our crates, and those of ours that each may use outside of its tests.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("llm-engine-admission", &["llm-engine-limit"]),
     ("llm-engine-limit", &[]),
+    (
+        "llm-engine-overload",
+        &["llm-engine-admission", "llm-engine-limit"],
+    ),
     ("llm-engine-retry", &[]),
     ("llm-engine-wire", &[]),
     ("llm-engine-worker", &["llm-engine-wire"]),
@@ -28,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "llm-engine-batch",
             "llm-engine-client",
             "llm-engine-gateway",
+            "llm-engine-overload",
             "llm-engine-server",
             "llm-engine-wire",
             "llm-engine-worker",
@@ -41,7 +47,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Crates whose decisions depend on nothing but their arguments: no I/O, no async, no clock, no randomness.
-const PURE: &[&str] = &["llm-engine-limit", "llm-engine-retry", "llm-engine-wire"];
+const PURE: &[&str] = &[
+    "llm-engine-admission",
+    "llm-engine-limit",
+    "llm-engine-retry",
+    "llm-engine-wire",
+];
 
 /// What brings those things along.
 const IMPURE: &[&str] = &[
