@@ -45,7 +45,7 @@ mod schedule;
 mod time;
 mod verdict;
 
-pub use bookings::Fingerprint;
+pub use bookings::{Booking, Bookings, Fingerprint, HORIZON, Turn};
 pub use budget::Budget;
 pub use calendar::{Calendar, Period};
 pub use cost::{Cost, Unit};
