@@ -62,4 +62,4 @@ fmt:
 
 clean:
 	cargo clean
-	rm -rf .venv .venv-package .venv-bench .fuzz-tools dist tests/node/node_modules
+	rm -rf .venv .venv-package .venv-bench dist tests/node/node_modules

@@ -13,7 +13,15 @@ cd "$(dirname "$0")/.."
 seconds="${1:-120}"
 wanted="${2:-}"
 target_dir="${CARGO_TARGET_DIR:-$PWD/target}/fuzz"
-export PATH="$PWD/.fuzz-tools/bin:$PATH"
+
+# What cargo-bolero does, for one test binary at a time: those without targets can't be linked with the fuzzer.
+export RUSTC_BOOTSTRAP=1 BOLERO_FUZZER=libfuzzer
+export RUSTFLAGS="--cfg fuzzing --cfg fuzzing_libfuzzer -Cpasses=sancov-module
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-level=4
+    -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares
+    -Cllvm-args=-sanitizer-coverage-stack-depth"
+RUSTFLAGS="${RUSTFLAGS//$'\n'/ }"
+host="$(rustc -vV | sed -n 's/^host: //p')"
 
 # Where targets are. Those of the worker would compile llama.cpp once more, and only get random inputs.
 files=(
@@ -26,14 +34,19 @@ files=(
 
 for file in "${files[@]}"; do
     package="$(cut -d/ -f2 <<<"$file")"
+    binary=(--test it)
+    if [[ "$file" == */src/* ]]; then
+        binary=(--lib)
+    fi
     mapfile -t targets < <(sed -n '/^#\[test\]/{n;s/^fn \(.*\)() {/\1/p}' "$file" | grep -- "$wanted" || true)
     for target in "${targets[@]}"; do
         printf '\n=== %s %s: %s s\n' "$package" "$target" "$seconds"
         corpus="$target_dir/corpus/$package/$target"
-        mkdir -p "$corpus"
-        # Safe Rust has no use for the address sanitizer, and is several times faster without.
-        cargo bolero test "fuzz::$target" --package "$package" --rustc-bootstrap --sanitizer NONE \
-            --target-dir "$target_dir" --corpus-dir "$corpus" -T "${seconds}s" \
-            --engine-args="-max_len=8192 -rss_limit_mb=2048"
+        failures="$PWD/$(dirname "$file")/__fuzz__/fuzz__$target/crashes"
+        mkdir -p "$corpus" "$failures"
+        BOLERO_LIBFUZZER_ARGS="$corpus -artifact_prefix=$failures/ -max_total_time=$seconds -max_len=8192 -timeout=10" \
+            cargo test --target "$host" --target-dir "$target_dir" --profile fuzz --package "$package" "${binary[@]}" \
+            "fuzz::$target" -- --nocapture --exact
+        rmdir --ignore-fail-on-non-empty --parents "$failures" 2>/dev/null || true
     done
 done

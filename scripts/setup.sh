@@ -5,7 +5,7 @@
 #   scripts/setup.sh lint    that, rustfmt and clippy
 #   scripts/setup.sh wheel   what `make run` needs, and .venv-package with what builds and tests the Python package
 #   scripts/setup.sh bench   what `make run` needs, nginx, wrk, and .venv-bench with the router that we are measured beside
-#   scripts/setup.sh fuzz    what `make run` needs, and .fuzz-tools with cargo-bolero
+#   scripts/setup.sh fuzz    what `make run` needs
 #   scripts/setup.sh test    all of that, .venv with the packages of tests/requirements.txt, and those of tests/node
 #
 # What is missing is installed with apt-get, as root or through a sudo that asks for no password. Where that
@@ -17,7 +17,6 @@ cd "$(dirname "$0")/.."
 # Releases that build this repository; used only where apt-get cannot be.
 readonly PIP_CMAKE="cmake==3.31.6"
 readonly PIP_LIBCLANG="libclang==18.1.1"
-readonly CARGO_BOLERO="0.13.5"
 readonly TOOLS="$PWD/.venv/tools"
 readonly BUILD_ENV=".venv/build-env"
 
@@ -228,10 +227,6 @@ if [[ "$level" == wheel || "$level" == test ]]; then
 fi
 if [[ "$level" == bench ]]; then
     get_python_packages .venv-bench scripts/bench_requirements.txt
-fi
-if [[ "$level" == fuzz ]] && ! exists .fuzz-tools/bin/cargo-bolero; then
-    say "installing cargo-bolero $CARGO_BOLERO into .fuzz-tools"
-    cargo install --quiet --locked --version "$CARGO_BOLERO" --root .fuzz-tools --target-dir target/fuzz-tools cargo-bolero >&2
 fi
 if [[ "$level" == test ]]; then
     get_python_packages .venv tests/requirements.txt

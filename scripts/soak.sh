@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The tests that take minutes, by the real clock: those that are ignored in Rust, and those that are marked `soak` in
-# Python. They print what they measure, and want a machine that has nothing else to do. None needs a model.
+# Python. They print what they measure, and want a machine that has nothing else to do. One needs the built-in model, and
+# fetches it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +13,8 @@ executable=(--release -p llm-engine --features worker)
 ulimit -n "$(ulimit -H -n)"
 
 cargo build "${executable[@]}"
+# What batches are measured against.
+cargo build --release -p gateway-bench
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run "${executable[@]}" --run-ignored only --no-capture
 else

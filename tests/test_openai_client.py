@@ -1,5 +1,6 @@
 """OpenAI's Python client, unmodified."""
 
+import json
 import math
 
 import openai
@@ -144,3 +145,57 @@ def test_a_model_is_described(server):
     assert client(server).models.retrieve("smollm2-135m").id == "smollm2-135m"
     with pytest.raises(openai.NotFoundError):
         client(server).models.retrieve("no-such-model")
+
+
+def test_log_probabilities_of_a_chat(server):
+    with client(server) as caller:
+        answer = caller.chat.completions.create(**CHAT, logprobs=True, top_logprobs=4)
+        chunks = list(caller.chat.completions.create(**CHAT, logprobs=True, top_logprobs=4, stream=True))
+    content = answer.choices[0].logprobs.content
+    assert "".join(entry.token for entry in content) == answer.choices[0].message.content
+    for entry in content:
+        # Greedy: what was taken is the likeliest.
+        assert len(entry.top_logprobs) == 4
+        assert entry.top_logprobs[0].token == entry.token
+        assert bytes(entry.bytes).decode() == entry.token
+        assert sum(math.exp(top.logprob) for top in entry.top_logprobs) <= 1 + 1e-6
+    told = [chunk.choices[0].logprobs for chunk in chunks]
+    assert [entry for logprobs in told if logprobs for entry in logprobs.content] == content
+
+
+def test_log_probabilities_of_a_completion(server):
+    with client(server) as caller:
+        answer = caller.completions.create(**COMPLETION, logprobs=2)
+    logprobs = answer.choices[0].logprobs
+    assert "".join(logprobs.tokens) == answer.choices[0].text
+    assert logprobs.text_offset[0] == 0
+    for token, logprob, top in zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, strict=True):
+        assert top[token] == logprob
+
+
+def test_a_response_format_is_kept(server):
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": ["blue", "green"]}, "sure": {"type": "boolean"}},
+        "required": ["colour", "sure"],
+        "additionalProperties": False,
+    }
+    response_format = {"type": "json_schema", "json_schema": {"name": "sky", "schema": schema, "strict": True}}
+    chat = {**CHAT, "temperature": 1, "max_tokens": 60, "n": 3, "response_format": response_format}
+    with client(server) as caller:
+        answers = caller.chat.completions.create(**chat).choices
+    assert [answer.index for answer in answers] == [0, 1, 2]
+    for answer in answers:
+        value = json.loads(answer.message.content)
+        assert value["colour"] in ("blue", "green")
+        assert value["sure"] in (True, False)
+        assert len(value) == 2
+
+
+def test_a_guided_choice_is_kept_and_a_bad_pattern_is_refused(server):
+    with client(server) as caller:
+        chosen = caller.completions.create(**COMPLETION, extra_body={"guided_choice": [" blue", " grey"]})
+        assert chosen.choices[0].text in (" blue", " grey")
+        with pytest.raises(openai.BadRequestError, match="unclosed group") as raised:
+            caller.completions.create(**COMPLETION, extra_body={"guided_regex": "(a"})
+    assert raised.value.param == "guided_regex"

@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     /// Milliseconds between two chunks; the first one comes at once.
     #[arg(long, default_value_t = 4)]
     chunk_ms: u64,
+    /// Milliseconds before a whole answer.
+    #[arg(long, default_value_t = 0)]
+    whole_ms: u64,
 }
 
 const WHOLE: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"Sunlight is scattered by the molecules of the air, blue light most of all."},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":16,"total_tokens":28}}"#;
@@ -32,10 +35,11 @@ const MODELS: &str =
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let listener = crate::listener().await?;
     let (chunks, pause) = (arguments.chunks, Duration::from_millis(arguments.chunk_ms));
+    let whole = Duration::from_millis(arguments.whole_ms);
     loop {
         let (connection, _) = listener.accept().await?;
         connection.set_nodelay(true)?;
-        let answers = service_fn(move |request| answer(request, chunks, pause));
+        let answers = service_fn(move |request| answer(request, chunks, pause, whole));
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), answers));
     }
 }
@@ -44,6 +48,7 @@ async fn answer(
     request: Request<Incoming>,
     chunks: u32,
     pause: Duration,
+    whole: Duration,
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, hyper::Error> {
     if request.method() == Method::GET {
         return Ok(response("application/json", Full::from(MODELS).boxed()));
@@ -53,6 +58,9 @@ async fn answer(
         let events = stream::unfold(0, move |index| event(index, chunks, pause));
         response("text/event-stream", StreamBody::new(events).boxed())
     } else {
+        if !whole.is_zero() {
+            sleep(whole).await;
+        }
         response("application/json", Full::from(WHOLE).boxed())
     })
 }

@@ -161,6 +161,12 @@ impl Error {
         &self.0.attempts
     }
 
+    /// Whether the server can have seen anything of the last attempt.
+    #[must_use]
+    pub fn was_sent(&self) -> bool {
+        self.0.failed.was_sent
+    }
+
     /// Why there was no other attempt.
     #[must_use]
     pub fn reason(&self) -> Reason {

@@ -18,6 +18,7 @@
 //! - [`Client`]: everything starts here. [`blocking::Client`] is the same for code without async.
 //! - [`v1`] and [`openai`]: the messages of LLM Engine's own dialect and of OpenAI's.
 //! - [`Call`]: any other request to the server, with the same care; its result is an [`Answer`] or an [`EventStream`].
+//! - [`batch`]: many rows, each answered exactly once, also over crashes.
 //! - [`Retry`], [`Backoff`], [`Stop`]: when another attempt is made.
 //! - [`Error`]: what went wrong in the end, whose fault it was, and every attempt that was made.
 //!
@@ -37,6 +38,7 @@
 
 mod answer;
 mod attempt;
+pub mod batch;
 pub mod blocking;
 mod builder;
 mod call;

@@ -6,7 +6,7 @@ use foldhash::fast::FixedState;
 use crate::{Cost, Counts, Subject, Time};
 
 /// How far ahead times are booked. Clients don't follow longer waits anyway.
-pub(crate) const HORIZON: Duration = Duration::from_secs(60);
+pub const HORIZON: Duration = Duration::from_secs(60);
 /// How long after its time a booking is kept.
 pub const GRACE: Duration = Duration::from_secs(3);
 /// Who comes at its time comes within this, whatever the network does.
@@ -32,21 +32,21 @@ pub struct Fingerprint {
 
 /// A time that was promised to a request; or its claim (see `claims.rs`), if it must wait for longer than times are booked.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Booking {
+pub struct Booking {
     /// When its time comes; or until when the claim is kept.
-    pub(crate) due: Time,
+    pub due: Time,
     pub(crate) is_claim: bool,
     /// When the caller was told of it, the last time.
     told: Time,
-    pub(crate) subject: Subject,
-    pub(crate) cost: Cost,
+    pub subject: Subject,
+    pub cost: Cost,
     digest: u64,
 }
 
 /// All bookings, by whom they are for and by their time. What they mean for a bucket is in its
-/// [`Schedule`](crate::schedule::Schedule).
+/// `Schedule`.
 #[derive(Debug, Default)]
-pub(crate) struct Bookings {
+pub struct Bookings {
     by_id: HashMap<u64, Booking, FixedState>,
     next_id: u64,
     /// How many times were ever promised; claims are not.
@@ -75,7 +75,7 @@ struct Equal {
 
 /// Something that happens to a booking because time has passed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Turn {
+pub enum Turn {
     /// Its time has come.
     Due(u64),
     /// Its caller has not come although it could have.
@@ -92,7 +92,7 @@ impl Bookings {
         self.by_id.is_empty()
     }
 
-    pub(crate) fn get(&self, id: u64) -> Booking {
+    pub fn get(&self, id: u64) -> Booking {
         self.by_id[&id]
     }
 
@@ -101,20 +101,20 @@ impl Bookings {
     }
 
     /// The subject's earliest booking of this fingerprint.
-    pub(crate) fn find(&self, subject: Subject, fingerprint: Fingerprint) -> Option<u64> {
+    pub fn find(&self, subject: Subject, fingerprint: Fingerprint) -> Option<u64> {
         let same = self.by_fingerprint.get(&(subject, fingerprint.digest))?;
         same.by_due.first().map(|(_, id)| *id)
     }
 
     /// The subject's latest booking of this fingerprint.
-    pub(crate) fn find_last(&self, subject: Subject, fingerprint: Fingerprint) -> Option<u64> {
+    pub fn find_last(&self, subject: Subject, fingerprint: Fingerprint) -> Option<u64> {
         let same = self.by_fingerprint.get(&(subject, fingerprint.digest))?;
         same.by_due.last().map(|(_, id)| *id)
     }
 
     /// Which of its bookings a request that is refused, and was early, is told of: one that it may have been told of
     /// before. `None` if it must be another request that is merely equal.
-    pub(crate) fn tell(&mut self, subject: Subject, fingerprint: Fingerprint, now: Time) -> Option<u64> {
+    pub fn tell(&mut self, subject: Subject, fingerprint: Fingerprint, now: Time) -> Option<u64> {
         let same = self.by_fingerprint.get_mut(&(subject, fingerprint.digest))?;
         let (told, id) = *same.by_told.first()?;
         if !fingerprint.is_unique && now.since(told) < TOLD_ANEW {
@@ -127,13 +127,13 @@ impl Bookings {
     }
 
     /// Whether there is room for another one of the caller.
-    pub(crate) fn have_room(&self, caller: u32) -> bool {
+    pub fn have_room(&self, caller: u32) -> bool {
         let of_caller = self.by_caller.get(&caller).copied().unwrap_or(0);
         self.by_id.len() < MOST && of_caller < MOST_OF_ONE
     }
 
     /// Keeps a time, which is after `now`.
-    pub(crate) fn add(
+    pub fn add(
         &mut self,
         now: Time,
         due: Time,
@@ -191,7 +191,7 @@ impl Bookings {
         id
     }
 
-    pub(crate) fn remove(&mut self, id: u64) {
+    pub fn remove(&mut self, id: u64) {
         let Some(booking) = self.by_id.remove(&id) else {
             return;
         };
@@ -244,7 +244,7 @@ impl Bookings {
     }
 
     /// Gives a booking another time, which is after now; or keeps a claim for longer.
-    pub(crate) fn move_to(&mut self, id: u64, due: Time) {
+    pub fn move_to(&mut self, id: u64, due: Time) {
         let Some(booking) = self.by_id.get_mut(&id) else {
             return;
         };
@@ -276,7 +276,7 @@ impl Bookings {
     }
 
     /// What has come about by now, one thing at a time. Of what has expired nothing is left.
-    pub(crate) fn turn(&mut self, now: Time) -> Option<(Turn, Booking)> {
+    pub fn turn(&mut self, now: Time) -> Option<(Turn, Booking)> {
         let passed = |bookings: &BTreeSet<(Time, u64)>, after: Duration| {
             let first = bookings.first().copied();
             first.filter(|(due, _)| *due + after <= now)

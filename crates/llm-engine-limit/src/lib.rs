@@ -46,7 +46,7 @@ mod schedule;
 mod time;
 mod verdict;
 
-pub use bookings::{Fingerprint, GRACE};
+pub use bookings::{Booking, Bookings, Fingerprint, GRACE, HORIZON, Turn};
 pub use budget::Budget;
 pub use calendar::{Calendar, Period};
 pub use cost::{Cost, Unit};

@@ -142,11 +142,11 @@ impl Writer {
                     &answer.chunk,
                     answer.usage.completion_tokens,
                 );
-                let adds_text = frame
+                let adds_something = frame
                     .output
                     .as_ref()
-                    .is_some_and(|output| !output.text.is_empty());
-                adds_text.then(|| written(&frame, LineEnd::CrLf))
+                    .is_some_and(|output| !output.text.is_empty() || output.token.is_some());
+                adds_something.then(|| written(&frame, LineEnd::CrLf))
             }
             Form::OpenAi => answer.visible.map(|chunk| event(&chunk, LineEnd::Lf).into()),
         }

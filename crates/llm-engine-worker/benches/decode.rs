@@ -2,7 +2,8 @@
 //!
 //! Rounds alternate between a plain loop over the library in this process and the worker in a process of its own, over
 //! its socket, with the same threads, prompts and number of tokens, always taking the likeliest token. What is timed is
-//! all of it, from the prompt to the last token. `LLM_ENGINE_TEST_GGUF` says where the model file is.
+//! all of it, from the prompt to the last token. Then the worker alone: answers that must have a form and those that
+//! need not, taking turns. `LLM_ENGINE_TEST_GGUF` says where the model file is.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::num::NonZeroU32;
@@ -20,7 +21,7 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use llm_engine_worker::{Options, Worker};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const PROMPT: &str = "Once upon a time, in a small village by the sea, there lived an old fisherman who";
 const TOKENS: usize = 128;
@@ -29,6 +30,8 @@ const PARALLEL: usize = 4;
 const CONTEXT_TOKENS: u32 = 2048;
 /// The share of bare speed that must arrive.
 const NEEDED: f64 = 0.9;
+/// How many times as long as a free answer one may take that must have a form.
+const GUIDED_AT_MOST: f64 = 2.0;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -73,7 +76,7 @@ fn compare(gguf: &Path) -> bool {
         let (mut bare, mut served) = (Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
             let bare_time = bare_loop(&model, &mut context, streams);
-            let served_time = ask_worker(&socket, streams);
+            let served_time = ask_worker(&socket, streams, &json!({}));
             // The first round warms up.
             if round > 0 {
                 bare.push(bare_time);
@@ -87,9 +90,59 @@ fn compare(gguf: &Path) -> bool {
         );
         enough &= served / bare >= NEEDED;
     }
+    println!("time of an answer that must have a form, in times that of a free one");
+    for streams in [1, PARALLEL] {
+        for (name, form) in forms() {
+            let (mut free, mut guided) = (Vec::new(), Vec::new());
+            for round in 0..=ROUNDS {
+                let free_time = ask_worker(&socket, streams, &json!({}));
+                let guided_time = ask_worker(&socket, streams, &form);
+                // The first round compiles.
+                if round > 0 {
+                    free.push(free_time);
+                    guided.push(guided_time);
+                }
+            }
+            let ratio = speed(streams, free) / speed(streams, guided);
+            println!("{streams} stream(s): {name} {ratio:.3}");
+            enough &= ratio <= GUIDED_AT_MOST;
+        }
+    }
     worker.kill().expect("the worker ends");
     worker.wait().expect("the worker has ended");
     enough
+}
+
+/// Forms of which every answer is longer than it may be, so that as many tokens are drawn as without one.
+fn forms() -> [(&'static str, Value); 4] {
+    let texts: Vec<String> = (0..50)
+        .map(|number| format!("{number} times {}", "a long way to go, ".repeat(60)))
+        .collect();
+    let person = json!({
+        "type": "object", "required": ["name", "age", "tags"], "additionalProperties": false,
+        "properties": {
+            "name": {"type": "string"}, "age": {"type": "integer", "minimum": 0, "maximum": 120},
+            "tags": {"type": "array", "items": {"enum": ["a", "b", "c"]}, "minItems": 1},
+        },
+    });
+    let grammar = "start: sum\nsum: item ((\"+\" | \"-\" | \"*\") item){500}\nitem: NUMBER | NAME | \"(\" sum \")\"\n\
+                   NUMBER: /[0-9]{1,8}/\nNAME: /[a-z]{1,12}/";
+    let guided = |name: &str, form: Value| json!({"ignore_eos": false, name: form});
+    [
+        ("choice", guided("guided_choice", json!(texts))),
+        (
+            "regex",
+            guided("guided_regex", json!("([A-Z][a-z]+( [a-z]+){1,9}\\. ){200}")),
+        ),
+        (
+            "schema",
+            guided(
+                "guided_json",
+                json!({"type": "array", "items": person, "minItems": 200}),
+            ),
+        ),
+        ("grammar", guided("guided_grammar", json!(grammar))),
+    ]
 }
 
 fn spawn(gguf: &Path, socket: &Path) -> Child {
@@ -164,22 +217,24 @@ fn bare_loop(model: &LlamaModel, context: &mut LlamaContext<'_>, streams: usize)
 }
 
 /// The same through the worker, as the gateway asks: streamed, with the usage in every chunk.
-fn ask_worker(socket: &Path, streams: usize) -> Duration {
+fn ask_worker(socket: &Path, streams: usize, more: &Value) -> Duration {
     let started = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..streams {
-            scope.spawn(|| ask(socket));
+            scope.spawn(|| ask(socket, more));
         }
     });
     started.elapsed()
 }
 
-fn ask(socket: &Path) {
-    let body = json!({
+fn ask(socket: &Path, more: &Value) {
+    let mut body = json!({
         "model": "bench", "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0, "ignore_eos": true,
         "stream": true, "stream_options": {"include_usage": true, "continuous_usage_stats": true},
-    })
-    .to_string();
+    });
+    let fields = body.as_object_mut().expect("an object");
+    fields.extend(more.as_object().expect("an object").clone());
+    let body = body.to_string();
     let mut stream = UnixStream::connect(socket).expect("a connection");
     let head = "POST /v1/completions HTTP/1.1\r\nhost: worker\r\nconnection: close\r\ncontent-length: ";
     write!(stream, "{head}{}\r\n\r\n{body}", body.len()).expect("a written request");

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// What `/metrics` and `/health` report. Written by the engine thread, read by the HTTP side.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Requests that the engine has not finished: waiting and running.
+    /// Answers that the engine has not finished: waiting and running. Most requests ask for one.
     pub(crate) unfinished: AtomicU64,
-    /// Requests that hold one of the places.
+    /// Answers that hold one of the places.
     pub(crate) running: AtomicU64,
     /// Prompt tokens that the model has read.
     pub(crate) prompt_tokens: AtomicU64,
@@ -33,9 +33,9 @@ impl Counters {
         counter.fetch_sub(amount, Ordering::Relaxed);
     }
 
-    /// Counts one more unfinished request, if there are fewer than `most`.
-    pub(crate) fn try_begin(&self, most: u64) -> bool {
-        let one_more = |unfinished: u64| (unfinished < most).then_some(unfinished + 1);
+    /// Counts a request of so many answers as unfinished, if there are fewer than `most`.
+    pub(crate) fn try_begin(&self, answers: u64, most: u64) -> bool {
+        let one_more = |unfinished: u64| (unfinished < most).then_some(unfinished + answers);
         self.unfinished
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .is_ok()

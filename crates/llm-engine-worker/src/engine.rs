@@ -17,22 +17,25 @@
 //! | `decode`: no room in the cache (an error) | prompt and maximum are checked against the room of one place |
 //! | context: more sequences than `LLAMA_MAX_SEQ` (an error) or than `n_batch` | `parallel` is checked at the start; `n_batch` is larger |
 //! | `get_logits_ith`: no such output (a null pointer, on which the binding panics) | read only for the outputs that the step asked for |
-//! | samplers: nothing selected, no last step, a bad window; grammars; logit bias with foreign ids | llama.cpp's samplers are not used; requests for grammars and bias are refused with 400 |
+//! | samplers: nothing selected, no last step, a bad window; grammars; logit bias with foreign ids | llama.cpp's samplers and grammars are not used: ours are in Rust, and ids are checked |
 //! | tokenizer: no vocabulary, or a begin or end token that is missing | checked when the model is loaded |
 //! | tokenizer: lengths above 31 bits | a text that can't fit into the context is refused by its length |
 //! | chat template: none, or one that llama.cpp doesn't know | an error code, answered with 400; C strings: NUL is refused |
 //! | `seq_rm`, `seq_cp`: sequence out of range, part of a sequence | whole sequences of existing places only |
+//! | `n_outputs_max`, `embeddings_ith`: outputs that were not asked for | see [`crate::embedding`], whose context is another one |
 
+mod answers;
 mod batch;
 mod event;
 mod place;
 mod sequence;
 mod start;
 
-pub(crate) use event::{Event, FinishReason, Submission};
-pub(crate) use start::{EngineThread, Intake, start};
+pub(crate) use event::{Event, FinishReason, Likelihood, Submission};
+pub(crate) use start::{EngineThread, Intake, backend, start};
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
@@ -42,7 +45,8 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use crate::counters::Counters;
 use crate::model::Model;
 use crate::sampler::Scratch;
-use sequence::Sequence;
+use answers::Answers;
+use sequence::{Sequence, Waiting};
 
 /// Why decoding ended with requests unanswered.
 #[derive(Debug, thiserror::Error)]
@@ -58,12 +62,12 @@ struct Engine<'model> {
     model: &'model Model,
     context: LlamaContext<'model>,
     batch: LlamaBatch<'static>,
-    /// Which request holds which sequence of the cache.
+    /// Which answer holds which sequence of the cache.
     places: Vec<Option<Sequence>>,
-    waiting: VecDeque<Submission>,
+    waiting: VecDeque<Waiting>,
     scratch: Scratch,
     counters: Arc<Counters>,
-    /// How many requests have got a place so far: their order.
+    /// How many answers have got a place so far: their order.
     admitted: u64,
 }
 
@@ -83,16 +87,27 @@ impl Engine<'_> {
         let idle = self.waiting.is_empty() && self.places.iter().all(Option::is_none);
         if idle {
             match submissions.recv() {
-                Ok(submission) => self.waiting.push_back(submission),
+                Ok(submission) => self.enter(submission),
                 Err(_) => return false,
             }
         }
         loop {
             match submissions.try_recv() {
-                Ok(submission) => self.waiting.push_back(submission),
+                Ok(submission) => self.enter(submission),
                 // Whoever still waits for an answer gets it.
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
             }
+        }
+    }
+
+    /// Lines up the answers of a request.
+    fn enter(&mut self, submission: Submission) {
+        let answers = Rc::new(Answers::new(submission));
+        for choice in 0..answers.generation.choices() {
+            self.waiting.push_back(Waiting {
+                answers: Rc::clone(&answers),
+                choice,
+            });
         }
     }
 
@@ -103,14 +118,19 @@ impl Engine<'_> {
                 self.end(place, FinishReason::Cancelled);
             }
         }
-        let (cancelled, waiting): (VecDeque<Submission>, VecDeque<Submission>) =
-            std::mem::take(&mut self.waiting)
-                .into_iter()
-                .partition(|waiting| waiting.registration.is_cancelled());
-        self.waiting = waiting;
-        for submission in cancelled {
-            Sequence::begin(submission, 0).end(FinishReason::Cancelled, &self.counters);
-        }
+        self.waiting.retain(|Waiting { answers, choice }| {
+            let is_cancelled = answers.is_cancelled();
+            if is_cancelled {
+                answers.end(
+                    *choice,
+                    String::new(),
+                    None,
+                    FinishReason::Cancelled,
+                    &self.counters,
+                );
+            }
+            !is_cancelled
+        });
     }
 
     /// One decode step: reads a piece of the prompts and generates one token of each request that is past its prompt.
@@ -127,7 +147,12 @@ impl Engine<'_> {
         }
         Counters::add(&self.counters.decode_steps, 1);
         self.note_read();
-        for output in outputs {
+        // Before the first token of any of them is drawn: until then their caches are the same.
+        let copies: Vec<_> = outputs
+            .iter()
+            .flat_map(|&output| self.copy_prompt(output))
+            .collect();
+        for output in outputs.into_iter().chain(copies) {
             self.take_token(output);
         }
         self.report_cache();
@@ -143,14 +168,7 @@ impl Engine<'_> {
             return self.end(output.place, FinishReason::Cancelled);
         }
         let logits = self.context.get_logits_ith(output.index);
-        let Some(token) = sequence.sampler.pick(logits, &mut self.scratch) else {
-            return self.end(
-                output.place,
-                FinishReason::Failed("the model gave no usable probabilities"),
-            );
-        };
-        Counters::add(&self.counters.generation_tokens, 1);
-        if let Some(reason) = sequence.accept(self.model, token) {
+        if let Some(reason) = sequence.step(self.model, logits, &mut self.scratch, &self.counters) {
             self.end(output.place, reason);
         }
     }

@@ -2,7 +2,9 @@
 
 mod answer;
 mod cancel;
+mod embeddings;
 mod generate;
+mod logprobs;
 mod stream;
 mod tokenize;
 
@@ -21,7 +23,9 @@ use llm_engine_wire::openai::{Model as ModelEntry, ModelList};
 use serde::Serialize;
 
 use crate::counters::Counters;
+use crate::embedding::Embedder;
 use crate::engine::Intake;
+use crate::guided::Compiler;
 use crate::model::Model;
 use crate::options::Options;
 use crate::refusal::Refusal;
@@ -38,6 +42,8 @@ pub(crate) struct Front {
     /// Tokens that the whole cache has room for.
     capacity_tokens: u64,
     model: Arc<Model>,
+    compiler: Arc<Compiler>,
+    embedder: Embedder,
     intake: Intake,
     counters: Arc<Counters>,
     registry: Arc<Registry>,
@@ -59,6 +65,8 @@ impl Front {
             model_name: options.model_name.clone(),
             default_max_tokens: options.default_max_tokens,
             capacity_tokens: context_tokens * u64::from(options.parallel.get()),
+            compiler: Compiler::new(Arc::clone(&model)),
+            embedder: Embedder::new(Arc::clone(&model), Arc::clone(&counters), options.threads),
             model,
             intake,
             counters,
@@ -82,6 +90,7 @@ pub(crate) fn router(front: Front) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(generate::chat))
         .route("/v1/completions", post(generate::completion))
+        .route("/v1/embeddings", post(embeddings::embeddings))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/cancel", post(cancel::cancel))
         .route("/v1/models", get(models))

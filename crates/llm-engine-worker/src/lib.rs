@@ -6,6 +6,7 @@
 //! | route | what |
 //! |---|---|
 //! | `POST /v1/chat/completions`, `POST /v1/completions` | answers, whole or as a stream |
+//! | `POST /v1/embeddings` | the mean of the model's last hidden states |
 //! | `POST /tokenize` | exactly how many tokens a prompt has |
 //! | `POST /cancel` | ends a request, answers with what it has used |
 //! | `GET /v1/models`, `GET /health`, `GET /metrics` | what is served, whether it lives, vLLM's metric names |
@@ -15,11 +16,13 @@
 
 mod cancel;
 mod counters;
+mod embedding;
 mod engine;
 mod error;
 #[cfg(test)]
 mod fuzz;
 mod generation;
+mod guided;
 mod http;
 mod messages;
 mod model;

@@ -72,6 +72,11 @@ impl Model {
         self.context_tokens
     }
 
+    /// How many numbers an embedding has.
+    pub(crate) fn dimensions(&self) -> usize {
+        usize::try_from(self.llama.n_embd_out()).unwrap_or_default()
+    }
+
     /// A token to try the context out with.
     pub(crate) fn any_token(&self) -> LlamaToken {
         self.bos.unwrap_or(LlamaToken::new(0))
@@ -82,9 +87,41 @@ impl Model {
         self.llama.vocab().is_eog(token)
     }
 
-    /// Appends the bytes that a token stands for; special tokens stand for none.
-    pub(crate) fn append_piece(&self, token: LlamaToken, bytes: &mut Vec<u8>) {
-        self.llama.vocab().token_to_piece_into(token, bytes, false, None);
+    /// Appends the bytes that a token stands for; special tokens stand for none unless `special`.
+    pub(crate) fn append_piece(&self, token: LlamaToken, special: bool, bytes: &mut Vec<u8>) {
+        self.llama
+            .vocab()
+            .token_to_piece_into(token, bytes, special, None);
+    }
+
+    /// The bytes of one token, special tokens by their names.
+    pub(crate) fn piece(&self, token: LlamaToken) -> Vec<u8> {
+        self.llama.vocab().token_to_piece(token, true, None)
+    }
+
+    /// What each token of the vocabulary adds to a text, nothing for special ones; and the tokens that end an answer.
+    pub(crate) fn words(&self) -> (Vec<Vec<u8>>, Vec<u32>) {
+        let vocab = self.llama.vocab();
+        let ends: Vec<LlamaToken> = vocab.tokens().filter(|&token| vocab.is_eog(token)).collect();
+        let word = |(token, bytes): (LlamaToken, Vec<u8>)| {
+            // `toktrie` has another use for 0xFF, which is in no text, and no room for longer words.
+            let is_usable = !vocab.is_control(token)
+                && !ends.contains(&token)
+                && bytes.first() != Some(&0xFF)
+                && bytes.len() <= 1000;
+            if is_usable { bytes } else { Vec::new() }
+        };
+        let words = self.llama.tokens(false).map(word).collect();
+        let ends = ends.iter().filter_map(|end| u32::try_from(end.0).ok()).collect();
+        (words, ends)
+    }
+
+    /// The token of that number, if the vocabulary has it.
+    pub(crate) fn token(&self, number: i64) -> Option<LlamaToken> {
+        let number = i32::try_from(number).ok()?;
+        (0..self.vocabulary)
+            .contains(&number)
+            .then(|| LlamaToken::new(number))
     }
 
     /// The tokens of a prompt, never none. `param` is the request's field, for the message.

@@ -125,7 +125,7 @@ impl Registration {
     }
 
     /// Notes what the request has used, for whoever cancels or has cancelled it.
-    pub(crate) fn settle(mut self, usage: Usage) {
+    pub(crate) fn settle(&mut self, usage: Usage) {
         if let Some(id) = self.id.take() {
             let mut known = self.registry.lock();
             known.unfinished.remove(&id);

@@ -3,7 +3,7 @@
 //! A field that would change the answer is refused rather than ignored, unless its value asks for nothing: `null`,
 //! `false`, an empty list, or what the runner does anyway.
 
-use llm_engine_wire::openai::{Kind, Request};
+use llm_engine_wire::openai::Request;
 use serde_json::Value;
 
 use crate::refusal::Refusal;
@@ -21,8 +21,6 @@ enum Neutral {
     Number(f64),
     /// This text.
     Text(&'static str),
-    /// `{"type": "text"}`.
-    TextFormat,
     /// `["text"]`.
     TextOnly,
 }
@@ -40,30 +38,19 @@ const FIELDS: &[(&str, Neutral)] = &[
     ("echo", Neutral::Nothing),
     ("function_call", Neutral::Text("none")),
     ("functions", Neutral::Nothing),
-    ("guided_choice", Neutral::Absent),
-    ("guided_decoding_backend", Neutral::Absent),
-    ("guided_grammar", Neutral::Absent),
-    ("guided_json", Neutral::Absent),
-    ("guided_regex", Neutral::Absent),
+    ("guided_decoding_backend", Neutral::Text("auto")),
     ("guided_whitespace_pattern", Neutral::Absent),
     ("length_penalty", Neutral::Number(1.0)),
-    ("logit_bias", Neutral::Nothing),
     ("logits_processors", Neutral::Nothing),
-    ("logprobs", Neutral::Nothing),
-    ("min_p", Neutral::Number(0.0)),
     ("min_tokens", Neutral::Number(0.0)),
     ("modalities", Neutral::TextOnly),
     ("prediction", Neutral::Nothing),
     ("prompt_logprobs", Neutral::Nothing),
-    ("repetition_penalty", Neutral::Number(1.0)),
-    ("response_format", Neutral::TextFormat),
-    ("skip_special_tokens", Neutral::True),
-    ("stop_token_ids", Neutral::Nothing),
-    ("structured_outputs", Neutral::Absent),
+    ("reasoning_effort", Neutral::Text("none")),
+    ("store", Neutral::Nothing),
     ("suffix", Neutral::Nothing),
     ("tool_choice", Neutral::Text("none")),
     ("tools", Neutral::Nothing),
-    ("top_logprobs", Neutral::Number(0.0)),
     ("truncate_prompt_tokens", Neutral::Nothing),
     ("use_beam_search", Neutral::Nothing),
     ("web_search_options", Neutral::Nothing),
@@ -78,9 +65,6 @@ impl Neutral {
             (Self::Nothing, Value::Object(fields)) => fields.is_empty(),
             (Self::Number(neutral), Value::Number(number)) => number.as_f64() == Some(neutral),
             (Self::Text(neutral), Value::String(text)) => text == neutral,
-            (Self::TextFormat, Value::Object(fields)) => {
-                fields.len() == 1 && fields.get("type") == Some(&Value::from("text"))
-            }
             (Self::TextOnly, Value::Array(items)) => items.len() == 1 && items[0] == "text",
             _ => false,
         }
@@ -98,12 +82,6 @@ pub(crate) fn refuse_unsupported(request: &Request) -> Result<(), Refusal> {
         {
             return Err(Refusal::unsupported(name, &format!("'{name}'")));
         }
-    }
-    if request.sampling.n.unwrap_or(1) != 1 {
-        return Err(Refusal::unsupported("n", "'n' above 1"));
-    }
-    if request.kind == Kind::Completion && request.field("prompt").is_some_and(Value::is_array) {
-        return Err(Refusal::unsupported("prompt", "a 'prompt' that is a list"));
     }
     Ok(())
 }

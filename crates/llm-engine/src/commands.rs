@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod batch;
 pub(crate) mod check;
 pub(crate) mod complete;
 pub(crate) mod explain;

@@ -1,7 +1,8 @@
 //! The one executable. `main` reads the arguments and maps what a command says to an exit code; each command has a file
 //! of its own under `commands/`.
 //!
-//! Exit codes: 0 done; 1 it did not work; 2 the arguments or the configuration are wrong, and nothing was started.
+//! Exit codes: 0 done; 1 it did not work; 2 the arguments or the configuration are wrong, and nothing was started. Of `batch`
+//! also 3: complete, with rows that have an error; and 4: incomplete, to be gone on with.
 
 mod commands;
 mod logging;
@@ -37,6 +38,9 @@ enum Command {
     Check(commands::check::Arguments),
     /// Ask a server for a completion and print it as it comes.
     Complete(commands::complete::Arguments),
+    /// Have many rows answered, each exactly once.
+    #[command(subcommand)]
+    Batch(commands::batch::Command),
     /// Say what every policy saw of a request.
     Explain(commands::explain::Arguments),
     /// Say what policies would have done to the requests of a log, or to made-up ones.
@@ -56,6 +60,8 @@ Examples:
   llm-engine check llm-engine.toml                   whether it is good, and what its policies mean
   llm-engine complete \"Why is the sky blue?\"         ask the local server
   llm-engine complete --model big --json \"Hello\"     the whole answer as JSON
+  llm-engine batch run prompts.jsonl --out answers.jsonl
+                                                     a row for each row, whatever happens
   llm-engine explain REQUEST_ID                      why a request was refused, or was not
   llm-engine simulate --log requests.jsonl           what these policies would have done to those requests
 
@@ -65,19 +71,24 @@ fn main() -> ExitCode {
     let Arguments { log_format, command } = Arguments::parse();
     let log = logging::start(log_format);
     let result = match command {
-        Command::Serve(arguments) => commands::serve::run(&arguments, log_format, &log),
-        Command::Check(arguments) => commands::check::run(&arguments),
-        Command::Complete(arguments) => commands::complete::run(&arguments),
-        Command::Explain(arguments) => commands::explain::run(&arguments),
-        Command::Simulate(arguments) => commands::simulate::run(&arguments),
-        Command::Worker(arguments) => commands::worker::run(arguments),
-        Command::FetchModel(arguments) => commands::fetch_model::run(&arguments),
+        Command::Serve(arguments) => commands::serve::run(&arguments, log_format, &log).map(done),
+        Command::Check(arguments) => commands::check::run(&arguments).map(done),
+        Command::Complete(arguments) => commands::complete::run(&arguments).map(done),
+        Command::Batch(command) => commands::batch::run(&command),
+        Command::Explain(arguments) => commands::explain::run(&arguments).map(done),
+        Command::Simulate(arguments) => commands::simulate::run(&arguments).map(done),
+        Command::Worker(arguments) => commands::worker::run(arguments).map(done),
+        Command::FetchModel(arguments) => commands::fetch_model::run(&arguments).map(done),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod against_server;
+mod batches;
 mod blocking;
 mod calls;
 mod cancelling;

@@ -191,24 +191,23 @@ pub struct Message {
 }
 
 impl Response {
-    /// An empty answer that [`Self::append`] fills from the chunks of a stream with one choice.
+    /// The most answers to one request that [`Self::append`] puts together.
+    pub const MOST_CHOICES: usize = 128;
+
+    /// One empty answer, which [`Self::append`] fills from the chunks of a stream, and puts others beside it.
     #[must_use]
     pub fn empty(kind: Kind) -> Self {
-        let (object, message, text) = match kind {
-            Kind::Chat => ("chat.completion", Some(Message::assistant()), None),
-            Kind::Completion => ("text_completion", None, Some(String::new())),
-            Kind::Embedding => ("list", None, None),
+        let object = match kind {
+            Kind::Chat => "chat.completion",
+            Kind::Completion => "text_completion",
+            Kind::Embedding => "list",
         };
         Self {
             id: String::new(),
             object: object.to_owned(),
             created: 0,
             model: String::new(),
-            choices: vec![Choice {
-                message,
-                text,
-                ..Choice::default()
-            }],
+            choices: vec![Choice::empty(kind, 0)],
             usage: Usage::default(),
         }
     }
@@ -224,7 +223,7 @@ impl Response {
             self.usage = usage;
         }
         for added in chunk.choices {
-            let Some(choice) = self.choices.iter_mut().find(|choice| choice.index == added.index) else {
+            let Some(choice) = self.choice(added.index) else {
                 continue;
             };
             if let Some(message) = &mut choice.message {
@@ -238,6 +237,45 @@ impl Response {
             if added.finish_reason.is_some() {
                 choice.finish_reason = added.finish_reason;
             }
+        }
+    }
+}
+
+impl Response {
+    /// The answer of that number, empty if nothing was said of it yet; `None` if there can't be so many.
+    fn choice(&mut self, number: u32) -> Option<&mut Choice> {
+        let place = usize::try_from(number)
+            .ok()
+            .filter(|&place| place < Self::MOST_CHOICES)?;
+        let kind = if self
+            .choices
+            .first()
+            .is_some_and(|choice| choice.message.is_none())
+        {
+            Kind::Completion
+        } else {
+            Kind::Chat
+        };
+        while self.choices.len() <= place {
+            let next = u32::try_from(self.choices.len()).ok()?;
+            self.choices.push(Choice::empty(kind, next));
+        }
+        self.choices.get_mut(place)
+    }
+}
+
+impl Choice {
+    fn empty(kind: Kind, index: u32) -> Self {
+        let (message, text) = match kind {
+            Kind::Chat => (Some(Message::assistant()), None),
+            Kind::Completion => (None, Some(String::new())),
+            Kind::Embedding => (None, None),
+        };
+        Self {
+            index,
+            message,
+            text,
+            ..Self::default()
         }
     }
 }

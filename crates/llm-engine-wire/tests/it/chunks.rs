@@ -98,14 +98,20 @@ fn the_latest_usage_is_the_one_that_counts_and_without_one_it_is_nothing() {
 }
 
 #[test]
-fn a_finish_reason_stays_and_another_choice_is_not_mixed_in() {
+fn a_finish_reason_stays_and_another_choice_stands_beside_it() {
     let mut other = completion("other", Some("length"));
-    other["choices"][0]["index"] = 1.into();
-    let chunks = [completion("a", Some("stop")), other, completion("", None)];
+    other["choices"][0]["index"] = 2.into();
+    let mut absurd = completion("absurd", None);
+    absurd["choices"][0]["index"] = 4_000_000_000_u32.into();
+    let chunks = [completion("a", Some("stop")), other, absurd, completion("", None)];
     let choices = together(Kind::Completion, chunks)["choices"].clone();
     assert_eq!(
         choices,
-        json!([{ "index": 0, "text": "a", "logprobs": null, "finish_reason": "stop" }])
+        json!([
+            { "index": 0, "text": "a", "logprobs": null, "finish_reason": "stop" },
+            { "index": 1, "text": "", "logprobs": null, "finish_reason": null },
+            { "index": 2, "text": "other", "logprobs": null, "finish_reason": "length" },
+        ])
     );
 }
 

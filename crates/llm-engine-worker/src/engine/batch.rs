@@ -40,7 +40,7 @@ impl Engine<'_> {
                 self.batch.add(token, position, &[place], true)?;
                 continue;
             }
-            let is_last_piece = sequence.unread().is_empty();
+            let is_last_piece = sequence.unread().is_empty() && !sequence.piece_to_read().is_empty();
             let mut pieces = (position..).zip(sequence.piece_to_read()).peekable();
             while let Some((position, &token)) = pieces.next() {
                 let is_output = is_last_piece && pieces.peek().is_none();
@@ -65,7 +65,8 @@ impl Engine<'_> {
         );
     }
 
-    /// Divides the prompt tokens of this step: whoever came first reads first.
+    /// Divides the prompt tokens of this step: whoever came first reads first. Of the answers to one prompt only the first
+    /// reads it; the others get a copy.
     fn plan_prompts(&mut self) {
         let generating = self
             .places
@@ -84,7 +85,12 @@ impl Engine<'_> {
             .filter(|sequence| !sequence.unread().is_empty())
             .collect();
         reading.sort_by_key(|sequence| sequence.order);
-        for sequence in reading {
+        for place in 0..reading.len() {
+            let (before, rest) = reading.split_at_mut(place);
+            let sequence = &mut rest[0];
+            if before.iter().any(|other| other.shares_prompt_with(sequence)) {
+                continue;
+            }
             let tokens = sequence.unread().len().min(left);
             sequence.plan_to_read(tokens);
             left -= tokens;

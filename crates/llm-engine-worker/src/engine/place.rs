@@ -1,6 +1,7 @@
 //! Who holds which sequence of the cache.
 
 use super::Engine;
+use super::batch::Output;
 use super::event::FinishReason;
 use super::sequence::Sequence;
 use crate::counters::Counters;
@@ -13,10 +14,10 @@ impl Engine<'_> {
     /// Gives free places to those who have waited longest.
     pub(super) fn fill_places(&mut self) {
         for place in self.places.iter_mut().filter(|place| place.is_none()) {
-            let Some(submission) = self.waiting.pop_front() else {
+            let Some(waiting) = self.waiting.pop_front() else {
                 return;
             };
-            *place = Some(Sequence::begin(submission, self.admitted));
+            *place = Some(Sequence::begin(waiting, self.admitted));
             self.admitted += 1;
             Counters::add(&self.counters.running, 1);
         }
@@ -58,6 +59,36 @@ impl Engine<'_> {
             .store(cached, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// Copies a prompt that was just read to the other answers to it that hold a place; gives their outputs, which are
+    /// the same one. Those that get a place later read it themselves.
+    pub(super) fn copy_prompt(&mut self, output: Output) -> Vec<Output> {
+        let Some(reader) = &self.places[output.place] else {
+            return Vec::new();
+        };
+        // Past its first token its cache holds more than the prompt.
+        if reader.last_token().is_some() {
+            return Vec::new();
+        }
+        let followers: Vec<usize> = (0..self.places.len())
+            .filter(|&place| place != output.place)
+            .filter(|&place| {
+                let follower = self.places[place].as_ref();
+                follower.is_some_and(|follower| follower.shares_prompt_with(reader) && follower.cached() == 0)
+            })
+            .collect();
+        let mut copies = Vec::with_capacity(followers.len());
+        for place in followers {
+            if !self.copy_cache(output.place, place) {
+                continue;
+            }
+            if let Some(follower) = &mut self.places[place] {
+                follower.note_copied();
+            }
+            copies.push(Output { place, ..output });
+        }
+        copies
+    }
+
     fn clear_cache(&mut self, place: usize) {
         // The places are numbered below `parallel`, which is at most 256.
         let place = u32::try_from(place).ok();
@@ -67,18 +98,18 @@ impl Engine<'_> {
     }
 
     fn move_cache(&mut self, from: usize, to: usize) -> bool {
+        let is_copied = self.copy_cache(from, to);
+        if is_copied {
+            self.clear_cache(from);
+        }
+        is_copied
+    }
+
+    fn copy_cache(&mut self, from: usize, to: usize) -> bool {
         let (Ok(source), Ok(target)) = (i32::try_from(from), i32::try_from(to)) else {
             return false;
         };
-        if self
-            .context
-            .copy_kv_cache_seq(source, target, None, None)
-            .is_err()
-        {
-            return false;
-        }
-        self.clear_cache(from);
-        true
+        self.context.copy_kv_cache_seq(source, target, None, None).is_ok()
     }
 }
 

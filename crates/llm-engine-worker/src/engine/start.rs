@@ -36,7 +36,7 @@ fn batch_tokens(parallel: NonZeroU32) -> u32 {
 pub(crate) struct Intake {
     submissions: Sender<Submission>,
     counters: Arc<Counters>,
-    /// The most unfinished requests.
+    /// The most unfinished answers; a request of several may go beyond it.
     most: u64,
 }
 
@@ -46,11 +46,12 @@ impl Intake {
     /// # Errors
     /// 429 if too many requests are unfinished, 500 if the engine has ended.
     pub(crate) fn submit(&self, submission: Submission) -> Result<(), Refusal> {
-        if !self.counters.try_begin(self.most) {
+        let answers = u64::try_from(submission.generation.choices()).unwrap_or(u64::MAX);
+        if !self.counters.try_begin(answers, self.most) {
             return Err(Refusal::full());
         }
         self.submissions.send(submission).map_err(|_| {
-            Counters::subtract(&self.counters.unfinished, 1);
+            Counters::subtract(&self.counters.unfinished, answers);
             Refusal::failed("the model is not running")
         })
     }
@@ -137,7 +138,7 @@ fn live(
 }
 
 /// llama.cpp can be set up once per process; it stays set up.
-fn backend() -> Result<&'static LlamaBackend, Error> {
+pub(crate) fn backend() -> Result<&'static LlamaBackend, Error> {
     static BACKEND: OnceLock<Result<LlamaBackend, LlamaCppError>> = OnceLock::new();
     BACKEND
         .get_or_init(LlamaBackend::init)

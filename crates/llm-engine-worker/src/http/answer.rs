@@ -1,73 +1,87 @@
+use std::sync::Arc;
+
 use axum::body::Bytes;
-use llm_engine_wire::openai::{Chunk, ChunkChoice, DONE, Delta, Kind, Response, Usage};
+use llm_engine_wire::openai::{Chunk, ChunkChoice, DONE, Delta, Kind, Usage};
 use llm_engine_wire::sse::{LineEnd, event};
 
-use crate::engine::FinishReason;
+use super::logprobs::logprobs;
+use crate::engine::{Event, FinishReason};
+use crate::model::Model;
 use crate::refusal::Refusal;
 
-/// The form of one answer: the parts that stay the same in all its chunks.
+/// The form of the answers to one request: the parts that stay the same in all their chunks, and what has been said.
 #[derive(Debug)]
 pub(super) struct AnswerForm {
     pub(super) kind: Kind,
     pub(super) id: String,
     /// Unix time, in seconds.
     pub(super) created: u64,
-    pub(super) model: String,
+    pub(super) model_name: String,
     /// Whether each chunk carries the usage so far.
     pub(super) continuous_usage: bool,
     /// Whether a last chunk carries the usage.
     pub(super) include_usage: bool,
+    pub(super) model: Arc<Model>,
+    pub(super) said: Vec<Said>,
+}
+
+/// What has been said of one answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Said {
+    has_role: bool,
+    /// Characters of the tokens whose likelihoods were told.
+    offset: usize,
 }
 
 impl AnswerForm {
-    /// The chunk that says who speaks; only chats have one.
-    pub(super) fn role(&self, usage: Usage) -> Option<Chunk> {
+    /// The chunk that says who speaks, the first time; only chats have one.
+    pub(super) fn role(&mut self, event: &Event) -> Option<Chunk> {
+        let said = self.said.get_mut(event.choice)?;
+        if self.kind != Kind::Chat || std::mem::replace(&mut said.has_role, true) {
+            return None;
+        }
         let delta = Delta {
             role: Some("assistant".to_owned()),
             content: Some(String::new()),
         };
         let choice = ChunkChoice {
+            index: index(event),
             delta: Some(delta),
             ..ChunkChoice::default()
         };
-        (self.kind == Kind::Chat).then(|| self.chunk(vec![choice], self.continuous_usage.then_some(usage)))
+        // The token of this event is counted in the chunk that follows.
+        let before = Usage::new(
+            event.usage.prompt_tokens,
+            event.usage.completion_tokens.saturating_sub(1),
+        );
+        Some(self.chunk(vec![choice], self.continuous_usage.then_some(before)))
     }
 
-    /// A chunk with text, and with the reason if it is the last with text.
-    pub(super) fn text(&self, text: String, reason: Option<FinishReason>, usage: Usage) -> Chunk {
-        let finish_reason = reason.map(|reason| finish_reason(reason).to_owned());
-        let choice = match self.kind {
-            Kind::Chat => {
-                let delta = Delta {
-                    role: None,
-                    content: Some(text),
-                };
-                ChunkChoice {
-                    delta: Some(delta),
-                    finish_reason,
-                    ..ChunkChoice::default()
-                }
-            }
-            Kind::Completion | Kind::Embedding => ChunkChoice {
-                text: Some(text),
-                finish_reason,
-                ..ChunkChoice::default()
-            },
+    /// The chunk of an event, with the reason if it is the last of its answer.
+    pub(super) fn event(&mut self, event: Event) -> Chunk {
+        let mut choice = ChunkChoice {
+            index: index(&event),
+            finish_reason: event.reason.map(|reason| finish_reason(reason).to_owned()),
+            ..ChunkChoice::default()
         };
-        self.chunk(vec![choice], self.continuous_usage.then_some(usage))
+        if let (Some(likelihood), Some(said)) = (&event.likelihood, self.said.get_mut(event.choice)) {
+            choice.logprobs = Some(logprobs(&self.model, self.kind, likelihood, &mut said.offset));
+        }
+        match self.kind {
+            Kind::Chat => {
+                choice.delta = Some(Delta {
+                    role: None,
+                    content: Some(event.text),
+                });
+            }
+            Kind::Completion | Kind::Embedding => choice.text = Some(event.text),
+        }
+        self.chunk(vec![choice], self.continuous_usage.then_some(event.usage))
     }
 
     /// The chunk with the usage, where it was asked for.
     pub(super) fn usage(&self, usage: Usage) -> Option<Chunk> {
         self.include_usage.then(|| self.chunk(Vec::new(), Some(usage)))
-    }
-
-    /// The answer of a caller that did not ask for a stream.
-    pub(super) fn whole(&self, text: String, reason: FinishReason, usage: Usage) -> Response {
-        let mut response = Response::empty(self.kind);
-        response.append(self.text(text, Some(reason), usage));
-        response.usage = usage;
-        response
     }
 
     fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Usage>) -> Chunk {
@@ -79,11 +93,15 @@ impl AnswerForm {
             id: self.id.clone(),
             object: object.to_owned(),
             created: self.created,
-            model: self.model.clone(),
+            model: self.model_name.clone(),
             choices,
             usage,
         }
     }
+}
+
+fn index(event: &Event) -> u32 {
+    u32::try_from(event.choice).unwrap_or(u32::MAX)
 }
 
 /// The word of the dialect; `abort` is vLLM's.

@@ -5,16 +5,17 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Response, header};
 use axum::response::IntoResponse;
-use llm_engine_wire::openai::{Kind, Request};
+use llm_engine_wire::openai::{self, Kind, Request};
 use llm_engine_wire::worker::REQUEST_ID_HEADER;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
-use super::answer::AnswerForm;
+use super::answer::{AnswerForm, Said};
 use super::stream::AnswerStream;
 use super::{Front, json, off_loop, read_body, unix_seconds};
 use crate::cancel::CancelOnDrop;
 use crate::engine::{Event, FinishReason, Submission};
 use crate::generation::Generation;
+use crate::guided::Form;
 use crate::refusal::Refusal;
 use crate::registry::Registration;
 
@@ -50,7 +51,15 @@ async fn generate(
     let cancel = CancelOnDrop(registration.cancel_flag());
     let body = read_body(body).await?;
     let preparing = Arc::clone(&front);
-    let (form, stream, generation) = off_loop(move || prepare(&preparing, kind, &body)).await?;
+    let Prepared {
+        answer_form,
+        stream,
+        mut generation,
+        form,
+    } = off_loop(move || prepare(&preparing, kind, &body)).await?;
+    if let Some(form) = form {
+        generation.guide = Some(front.compiler.guide(&form).await?);
+    }
     let (sender, mut events) = mpsc::unbounded_channel();
     front.intake.submit(Submission {
         generation,
@@ -59,26 +68,22 @@ async fn generate(
     })?;
     // The status is decided by the first event: what fails before any text is a clean 500.
     let first = next_event(&mut events).await?;
-    if let Event::End {
-        reason: FinishReason::Failed(why),
-        ..
-    } = first
-    {
+    if let Some(FinishReason::Failed(why)) = first.reason {
         return Err(Refusal::failed(why));
     }
     if stream {
-        let stream = AnswerStream::new(form, first, events, cancel);
+        let stream = AnswerStream::new(answer_form, first, events, cancel);
         let content_type = [
             (header::CONTENT_TYPE, "text/event-stream"),
             (header::CACHE_CONTROL, "no-cache"),
         ];
         return Ok((content_type, Body::from_stream(stream)).into_response());
     }
-    whole(&form, first, events).await
+    whole(answer_form, first, events).await
 }
 
 /// Enters the request under the name that the gateway gave it.
-fn register(front: &Front, headers: &HeaderMap) -> Result<Registration, Refusal> {
+pub(super) fn register(front: &Front, headers: &HeaderMap) -> Result<Registration, Refusal> {
     let id = match headers.get(REQUEST_ID_HEADER) {
         None => None,
         Some(value) => match value.to_str() {
@@ -96,47 +101,59 @@ fn register(front: &Front, headers: &HeaderMap) -> Result<Registration, Refusal>
         .map_err(|_| Refusal::already_running(&id.unwrap_or_default()))
 }
 
-/// Reads and checks a request; also says whether it wants a stream.
-fn prepare(front: &Front, kind: Kind, body: &[u8]) -> Result<(AnswerForm, bool, Generation), Refusal> {
+/// A request that was read and checked.
+struct Prepared {
+    answer_form: AnswerForm,
+    stream: bool,
+    generation: Generation,
+    /// What the answers must look like, still to be compiled.
+    form: Option<Form>,
+}
+
+fn prepare(front: &Front, kind: Kind, body: &[u8]) -> Result<Prepared, Refusal> {
     let request = Request::parse(kind, body)?;
     front.check_model(&request.model)?;
+    let (generation, form) = Generation::prepare(&front.model, front.default_max_tokens, &request)?;
     let number = front.answers.fetch_add(1, Ordering::Relaxed);
     let prefix = match kind {
         Kind::Chat => "chatcmpl",
         Kind::Completion | Kind::Embedding => "cmpl",
     };
-    let form = AnswerForm {
+    let answer_form = AnswerForm {
         kind,
         id: format!("{prefix}-{:x}-{number:x}", front.started),
         created: unix_seconds(),
-        model: request.model.clone(),
+        model_name: request.model.clone(),
         continuous_usage: request.continuous_usage,
         include_usage: request.include_usage,
+        model: Arc::clone(&front.model),
+        said: vec![Said::default(); generation.choices()],
     };
-    let stream = request.stream;
-    let generation = Generation::prepare(&front.model, front.default_max_tokens, request)?;
-    Ok((form, stream, generation))
+    Ok(Prepared {
+        answer_form,
+        stream: request.stream,
+        generation,
+        form,
+    })
 }
 
-/// The answer in one piece.
+/// All answers in one piece.
 async fn whole(
-    form: &AnswerForm,
+    mut form: AnswerForm,
     first: Event,
     mut events: UnboundedReceiver<Event>,
 ) -> Result<Response<Body>, Refusal> {
-    let mut answer = String::new();
+    let mut response = openai::Response::empty(form.kind);
     let mut event = first;
     loop {
-        match event {
-            Event::Progress { text, .. } => answer.push_str(&text),
-            Event::End {
-                reason: FinishReason::Failed(why),
-                ..
-            } => return Err(Refusal::failed(why)),
-            Event::End { text, reason, usage } => {
-                answer.push_str(&text);
-                return Ok(json(&form.whole(answer, reason, usage)));
-            }
+        if let Some(FinishReason::Failed(why)) = event.reason {
+            return Err(Refusal::failed(why));
+        }
+        let (usage, is_last) = (event.usage, event.is_last);
+        response.append(form.event(event));
+        if is_last {
+            response.usage = usage;
+            return Ok(json(&response));
         }
         event = next_event(&mut events).await?;
     }

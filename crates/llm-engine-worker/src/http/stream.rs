@@ -4,7 +4,6 @@ use std::task::{Context, Poll, ready};
 
 use axum::body::Bytes;
 use futures_util::Stream;
-use llm_engine_wire::openai::Usage;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::answer::{AnswerForm, Events};
@@ -19,7 +18,6 @@ pub(super) struct AnswerStream {
     events: UnboundedReceiver<Event>,
     /// The event that was awaited before the status line was sent.
     first: Option<Event>,
-    has_role: bool,
     ended: bool,
     _cancel: CancelOnDrop,
 }
@@ -35,7 +33,6 @@ impl AnswerStream {
             form,
             events,
             first: Some(first),
-            has_role: false,
             ended: false,
             _cancel: cancel,
         }
@@ -43,32 +40,23 @@ impl AnswerStream {
 
     /// What goes over the wire for an event of the engine.
     fn write(&mut self, event: Event, written: &mut Events) {
-        let usage = match &event {
-            Event::Progress { usage, .. } | Event::End { usage, .. } => *usage,
-        };
-        if !std::mem::replace(&mut self.has_role, true)
-            && let Some(role) = self.form.role(Usage::new(usage.prompt_tokens, 0))
-        {
+        if let Some(FinishReason::Failed(why)) = event.reason {
+            // Without `[DONE]`, so that nobody takes the answer for complete.
+            written.error(&Refusal::failed(why));
+            self.ended = true;
+            return;
+        }
+        if let Some(role) = self.form.role(&event) {
             written.chunk(&role);
         }
-        match event {
-            Event::Progress { text, usage } => written.chunk(&self.form.text(text, None, usage)),
-            Event::End {
-                reason: FinishReason::Failed(why),
-                ..
-            } => {
-                // Without `[DONE]`, so that nobody takes the answer for complete.
-                written.error(&Refusal::failed(why));
-                self.ended = true;
+        let (usage, is_last) = (event.usage, event.is_last);
+        written.chunk(&self.form.event(event));
+        if is_last {
+            if let Some(chunk) = self.form.usage(usage) {
+                written.chunk(&chunk);
             }
-            Event::End { text, reason, usage } => {
-                written.chunk(&self.form.text(text, Some(reason), usage));
-                if let Some(chunk) = self.form.usage(usage) {
-                    written.chunk(&chunk);
-                }
-                written.done();
-                self.ended = true;
-            }
+            written.done();
+            self.ended = true;
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) async fn tokenize(State(front): State<Arc<Front>>, body: Body) -> Res
             front.check_model(&request.model)?;
         }
         let tokens = match (&request.prompt, &request.messages) {
-            (Some(prompt), None) => text_prompt(&front.model, Some(prompt))?,
+            (Some(prompt), None) => text_prompt(&front.model, "prompt", prompt)?,
             (None, Some(messages)) => chat_prompt(&front.model, Some(messages))?,
             _ => return Err(Refusal::invalid("prompt", "give either a 'prompt' or 'messages'")),
         };

@@ -14,7 +14,7 @@ fn finished(found: Option<Found>) -> Option<Usage> {
 #[test]
 fn a_cancelled_request_sees_its_flag_and_reports_its_usage() {
     let registry = Arc::new(Registry::default());
-    let registration = registry.register(Some("a".to_owned())).unwrap();
+    let mut registration = registry.register(Some("a".to_owned())).unwrap();
     assert!(!registration.is_cancelled());
     let Some(Found::Ending(usage)) = registry.cancel("a") else {
         panic!("not found")
@@ -28,7 +28,7 @@ fn a_cancelled_request_sees_its_flag_and_reports_its_usage() {
 #[test]
 fn a_name_is_unique_among_the_unfinished() {
     let registry = Arc::new(Registry::default());
-    let first = registry.register(Some("a".to_owned())).unwrap();
+    let mut first = registry.register(Some("a".to_owned())).unwrap();
     assert_eq!(
         registry.register(Some("a".to_owned())).unwrap_err(),
         AlreadyRunning

@@ -144,11 +144,7 @@ pub(super) fn collect_likeliest(
 ) {
     let mut reach = FIRST_REACH;
     loop {
-        let least = largest - reach;
-        found.clear();
-        let candidate =
-            |(index, &logit): (usize, &f32)| (logit >= least).then_some(Candidate { index, logit });
-        found.extend(logits.iter().enumerate().filter_map(candidate));
+        collect_within(logits, largest - reach, found);
         if enough(found) || reach.is_infinite() {
             return;
         }
@@ -158,6 +154,16 @@ pub(super) fn collect_likeliest(
             f32::INFINITY
         };
     }
+}
+
+/// Collects the tokens whose logits are not below `least`, in the order of the vocabulary.
+pub(super) fn collect_within(logits: &[f32], least: f32, found: &mut Vec<Candidate>) {
+    found.clear();
+    // What is impossible is no candidate, however far one looks.
+    let candidate = |(index, &logit): (usize, &f32)| {
+        (logit >= least && logit > f32::NEG_INFINITY).then_some(Candidate { index, logit })
+    };
+    found.extend(logits.iter().enumerate().filter_map(candidate));
 }
 
 /// The likelier first; equals in the order of the vocabulary, so that the same seed gives the same token.

@@ -1,7 +1,7 @@
 use llm_engine_wire::openai::Sampling;
 
 use super::draw::{largest, weight};
-use super::{Sampler, Scratch};
+use super::{Sampler, Scratch, Settings};
 
 /// A vocabulary whose likeliest token is 7, closely followed by its neighbours.
 fn logits() -> Vec<f32> {
@@ -11,9 +11,13 @@ fn logits() -> Vec<f32> {
 }
 
 fn picks_from(logits: &[f32], sampling: &Sampling, count: usize) -> Vec<i32> {
-    let (mut sampler, mut scratch) = (Sampler::new(sampling), Scratch::default());
+    picks_with(logits, &Settings::from(sampling), count)
+}
+
+fn picks_with(logits: &[f32], settings: &Settings, count: usize) -> Vec<i32> {
+    let (mut sampler, mut scratch) = (Sampler::new(settings, &[], 0), Scratch::default());
     (0..count)
-        .map(|_| sampler.pick(logits, &mut scratch).unwrap().0)
+        .map(|_| sampler.pick(logits, None, &mut scratch).unwrap().0)
         .collect()
 }
 
@@ -47,7 +51,11 @@ fn the_first_of_equals_is_the_likeliest() {
 fn nothing_comparable_gives_nothing() {
     assert_eq!(largest(&[]), None);
     for sampling in [greedy(), Sampling::default()] {
-        let picked = Sampler::new(&sampling).pick(&[f32::NAN; 20], &mut Scratch::default());
+        let picked = Sampler::new(&Settings::from(&sampling), &[], 0).pick(
+            &[f32::NAN; 20],
+            None,
+            &mut Scratch::default(),
+        );
         assert_eq!(picked, None);
     }
 }

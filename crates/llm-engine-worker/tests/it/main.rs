@@ -4,7 +4,11 @@
 
 mod answers;
 mod cancelling;
+mod choices;
 mod client;
+mod embeddings;
+mod guided;
 mod refusals;
 mod running;
+mod sampling;
 mod service;

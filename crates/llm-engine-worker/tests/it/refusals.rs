@@ -34,14 +34,19 @@ fn completion(name: &str, value: Value) -> Value {
 async fn what_the_runner_can_not_do_is_refused_with_400() {
     let worker = Running::start();
     let both = [
-        ("n", json!(2)),
-        ("logit_bias", json!({"1": 5})),
-        ("guided_json", json!({})),
-        ("guided_regex", json!("a")),
-        ("response_format", json!({"type": "json_object"})),
+        ("n", json!(129)),
+        ("logit_bias", json!({"50000000": 5})),
+        ("logit_bias", json!({"x": 5})),
+        ("logit_bias", json!({"1": 500})),
+        ("logit_bias", json!([1])),
         ("tools", json!([{"type": "function", "function": {"name": "f"}}])),
-        ("min_p", json!(0.2)),
-        ("skip_special_tokens", json!(false)),
+        ("min_p", json!(1.5)),
+        ("repetition_penalty", json!(0)),
+        ("skip_special_tokens", json!("no")),
+        ("stop_token_ids", json!([-1])),
+        ("stop_token_ids", json!("x")),
+        ("top_logprobs", json!(21)),
+        ("top_logprobs", json!(2)),
         ("temperature", json!(-1)),
         ("temperature", json!(1e30)),
         ("top_p", json!(0)),
@@ -55,10 +60,9 @@ async fn what_the_runner_can_not_do_is_refused_with_400() {
         ("max_tokens", json!(-5)),
         ("ignore_eos", json!("yes")),
         ("seed", json!("x")),
-        ("logprobs", json!(true)),
     ];
     let chats = [
-        ("top_logprobs", json!(2)),
+        ("logprobs", json!(3)),
         ("messages", json!([])),
         (
             "messages",
@@ -68,13 +72,17 @@ async fn what_the_runner_can_not_do_is_refused_with_400() {
         ("messages", json!([{"role": "<|im_start|>", "content": "a"}])),
     ];
     let completions = [
-        ("prompt", json!(["a"])),
-        ("prompt", json!([1, 2])),
+        ("prompt", json!([])),
+        ("prompt", json!(vec![""; 129])),
+        ("prompt", json!([1, 50_000_000])),
+        ("prompt", json!([[1], -1])),
+        ("prompt", json!([{"a": 1}])),
         ("prompt", json!("a\u{0}b")),
         ("suffix", json!("end")),
         ("echo", json!(true)),
         ("best_of", json!(3)),
-        ("logprobs", json!(1)),
+        ("logprobs", json!(true)),
+        ("logprobs", json!(21)),
     ];
     for (name, value) in both.iter().chain(&chats) {
         let (status, error) =
@@ -179,7 +187,8 @@ async fn what_is_not_a_request_is_refused() {
     for body in [
         json!({}),
         json!({"prompt": "a", "messages": []}),
-        json!({"prompt": [1]}),
+        json!({"prompt": [-1]}),
+        json!({"prompt": ["a", "b"]}),
         json!("x"),
     ] {
         assert_eq!(

@@ -1,7 +1,9 @@
 mod load;
 mod log;
 mod notes;
+mod overload;
 mod plot;
+mod settings;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use serde_json::Value;
 use super::{Usage, read_config};
 use load::{Load, LoadRequests};
 use log::{Log, LogRequests};
+use overload::Overload;
 
 /// What `simulate` takes.
 #[derive(Debug, clap::Args)]
@@ -34,6 +37,9 @@ pub(crate) struct Arguments {
     /// Requests made up: "callers=100 rate=10/s for=10m"; see below.
     #[arg(long, value_name = "SETTINGS")]
     load: Vec<String>,
+    /// Models that are full, instead of policies: "load=1,2,10 base=700ms"; see below.
+    #[arg(long, value_name = "SETTINGS", conflicts_with_all = ["config", "log", "load", "start"])]
+    overload: Option<String>,
     /// What the clients of a log do when they are refused, beyond what the log has of them.
     #[arg(long, value_enum, default_value_t = LogRetry::None)]
     retry: LogRetry,
@@ -88,6 +94,24 @@ A load: words name=value, with these defaults.
                          between 1 s and 60 s, whatever it is told; none
   attempts=6             calls of one request at most
 
+An overload: the server's admission in front of a model of an engine that batches continuously. Words name=value:
+  load=1,2,10            what is offered, in multiples of the rate
+  rate=8.8/s             about what the engine can take of these requests
+  callers=2 first=1      so many callers; the first sends so many times as much as each other
+  input=500 output=250   mean tokens of prompts and of answers; their logarithms are normally distributed
+  kv=50000               tokens that fit in the engine's memory
+  base=0s spread=0       what each request takes before the engine has it; the deviation of its logarithm
+  slower=5               the engine is so many times slower for 20 s, a third into the time; or
+  halved=true            has half of its capacity for the middle third
+  retries=0 obedient=1   how often clients come again; the part of them that comes when it is told to
+  gateways=1             the parts of the load of several gateways, such as 7,2,1
+  limit=adaptive         or a fixed one; or sweep: the adaptive one beside the best fixed one
+  most=N                 the operator's maximum
+  wait=2s                the longest wait in the queue, by estimate
+  for=240s warm_up=60s   how long it takes, and what is not counted of it
+  seeds=5                how often it is repeated, with --seed and those after it
+An answer is good whose first token comes within 5 s beyond the base, and each further one within 0.1 s.
+
 In the table, waits count from a request's first call to its admission, 0 where that call was admitted. A quota's share is
 what was settled, of all that it could have admitted in the time to its keys together; its peak is the fullest that the
 bucket of any key was. A booked time is claimed where the simulation decides who comes: by held requests and retry=told.
@@ -96,17 +120,22 @@ Examples:
   llm-engine simulate --config new.toml --log requests.jsonl
   llm-engine simulate --config new.toml --log monday.jsonl --log tuesday.jsonl --plot days.svg
   llm-engine simulate --config new.toml --load \"callers=100 rate=10/s for=10m\" --load \"requests=500 after=5m\"
-  llm-engine simulate --load \"requests=200 retry=tenacity\" --json -";
+  llm-engine simulate --load \"requests=200 retry=tenacity\" --json -
+  llm-engine simulate --overload \"load=0.9 slower=5 retries=3 for=400s\" --plot slower.svg";
 
 /// Where a simulation without a log begins: a Monday, and the first of a month.
 const START: Timestamp = Timestamp::constant(1_704_067_200, 0);
 
 /// Simulates and says what came of it.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(text) = &arguments.overload {
+        return run_overload(text, arguments);
+    }
     let Arguments {
         config,
         log,
         load,
+        overload: _,
         retry,
         start,
         seed,
@@ -120,16 +149,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         )
         .into());
     }
-    if let Some(path) = plot
-        .as_deref()
-        .filter(|path| path.extension().is_none_or(|is| is != "svg"))
-    {
-        return Err(Usage(format!(
-            "--plot {}: plots are SVG; name a file that ends in .svg",
-            path.display()
-        ))
-        .into());
-    }
+    check_plot(plot.as_deref())?;
     let loads: Vec<Load> = load
         .iter()
         .map(|text| {
@@ -166,7 +186,36 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let report = simulate(simulation, &log, retry, &loads, start, *seed)?;
     let notes = notes::of(&report, &log, &policies);
-    write(&report, &notes, json.as_deref(), plot.as_deref())
+    let outputs = Outputs {
+        json: || with_notes(report.to_json(), &notes),
+        svg: || plot::svg(&report),
+        table: || table::of(&report, &notes),
+    };
+    write(outputs, json.as_deref(), plot.as_deref())
+}
+
+/// The same for models that are full.
+fn run_overload(text: &str, arguments: &Arguments) -> anyhow::Result<()> {
+    check_plot(arguments.plot.as_deref())?;
+    let overload = Overload::parse(text, arguments.seed)
+        .map_err(|error| Usage(format!("--overload \"{text}\": {error}")))?;
+    let report = overload::Report::of(&overload);
+    let outputs = Outputs {
+        json: || report.to_json(),
+        svg: || report.svg(),
+        table: || report.table(),
+    };
+    write(outputs, arguments.json.as_deref(), arguments.plot.as_deref())
+}
+
+fn check_plot(plot: Option<&Path>) -> Result<(), Usage> {
+    match plot {
+        Some(path) if path.extension().is_none_or(|is| is != "svg") => Err(Usage(format!(
+            "--plot {}: plots are SVG; name a file that ends in .svg",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Lets all requests arrive in the order of their times.
@@ -207,16 +256,22 @@ fn simulate(
     Ok(simulation.finish())
 }
 
+/// A report in each of its forms.
+struct Outputs<J, S, T> {
+    json: J,
+    svg: S,
+    table: T,
+}
+
 #[expect(clippy::print_stdout, reason = "the report is what the command is for")]
 fn write(
-    report: &SimulationReport,
-    notes: &[String],
+    outputs: Outputs<impl Fn() -> Value, impl Fn() -> Result<String, plot::PlotError>, impl Fn() -> String>,
     json: Option<&Path>,
     plot: Option<&Path>,
 ) -> anyhow::Result<()> {
     let to_standard_output = json.is_some_and(|path| path == Path::new("-"));
     if let Some(path) = json {
-        let text = serde_json::to_string_pretty(&with_notes(report.to_json(), notes))?;
+        let text = serde_json::to_string_pretty(&(outputs.json)())?;
         if to_standard_output {
             println!("{text}");
         } else {
@@ -224,11 +279,11 @@ fn write(
         }
     }
     if let Some(path) = plot {
-        let svg = plot::svg(report).context("the plot can't be drawn")?;
+        let svg = (outputs.svg)().context("the plot can't be drawn")?;
         std::fs::write(path, svg).with_context(|| format!("--plot {}", path.display()))?;
     }
     if !to_standard_output {
-        print!("{}", table::of(report, notes));
+        print!("{}", (outputs.table)());
     }
     Ok(())
 }

@@ -22,22 +22,70 @@ async fn the_likeliest_tokens_are_the_same_each_time_whole_and_as_a_stream() {
     assert!((1..=24).contains(&finished(&frames)));
 }
 
+/// The text of a v1 answer, whole or as a stream.
+async fn text(server: &Server, target: &str, body: &Value) -> String {
+    let response = server.post(target, body).await;
+    assert_eq!(response.status(), StatusCode::OK, "{body} on {target}");
+    if target.contains("stream") {
+        let frames = Frames::of(response).rest().await;
+        let outputs = frames.iter().map(|frame| frame.output.as_ref().unwrap());
+        return outputs.map(|output| output.text.as_str()).collect();
+    }
+    Answer::read(response).await.text()
+}
+
+fn form_models() -> String {
+    let chat = model("chat", "chat_template_for_prompts = true");
+    format!("{}{chat}", model("m", ""))
+}
+
 #[tokio::test]
-async fn a_form_that_can_t_be_kept_is_refused_and_not_ignored() {
+async fn a_form_of_the_answer_is_kept_on_every_v1_route() {
     let turn = Turn::take();
-    let sections = format!(
-        "{}{}",
-        model("m", ""),
-        model("chat", "chat_template_for_prompts = true")
-    );
-    let server = Server::start(&turn, &sections);
-    for (field, value) in [
-        ("guided_regex", json!("[0-9]+")),
-        ("guided_choice", json!(["yes", "no"])),
-        ("guided_json", json!({ "type": "object" })),
-        ("guided_grammar", json!("root ::= \"a\"")),
-        ("return_token_log_probs", json!(true)),
-        ("skip_special_tokens", json!(false)),
+    let server = Server::start(&turn, &form_models());
+    let schema = json!({
+        "type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": false,
+    });
+    let is_true_or_false = |text: &str| {
+        let value: Value = serde_json::from_str(text).unwrap();
+        value.as_object().unwrap().len() == 1 && value["a"].is_boolean()
+    };
+    type Check<'a> = &'a dyn Fn(&str) -> bool;
+    let forms: [(&str, Value, Check<'_>); 4] = [
+        ("guided_regex", json!("[0-9]{4}"), &|text| {
+            text.len() == 4 && text.parse::<u16>().is_ok()
+        }),
+        ("guided_choice", json!(["yes", "no"]), &|text| {
+            text == "yes" || text == "no"
+        }),
+        ("guided_json", schema, &is_true_or_false),
+        ("guided_grammar", json!("root ::= \"a\" | \"b\" root"), &|text| {
+            text.trim_start_matches('b') == "a"
+        }),
+    ];
+    for (field, value, is_right) in forms {
+        for target in [SYNC, STREAM, &SYNC.replace("=m", "=chat")] {
+            let mut body = prompt("Hello", 40);
+            body[field] = value.clone();
+            let text = text(&server, target, &body).await;
+            assert!(is_right(&text), "{field} on {target}: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_form_that_can_t_be_kept_is_refused_with_the_reason() {
+    let turn = Turn::take();
+    let server = Server::start(&turn, &form_models());
+    for (field, value, reason) in [
+        ("guided_regex", json!("(a"), "unclosed group"),
+        ("guided_choice", json!([]), "at least one text"),
+        (
+            "guided_json",
+            json!({ "not": {} }),
+            "these keywords are not supported: [\"not\"]",
+        ),
+        ("guided_grammar", json!("root = a"), "1("),
     ] {
         for target in [SYNC, STREAM, &SYNC.replace("=m", "=chat")] {
             let mut body = prompt("Hello", 5);
@@ -49,10 +97,40 @@ async fn a_form_that_can_t_be_kept_is_refused_and_not_ignored() {
                 "{field} on {target}: {answer:?}"
             );
             let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-            assert!(detail.contains("not supported"), "{field} on {target}: {detail}");
+            assert!(detail.contains(reason), "{field} on {target}: {detail}");
         }
     }
     server.complete(&prompt("Hello", 5)).await.text();
+}
+
+#[tokio::test]
+async fn tokens_and_their_log_probabilities_are_told_whole_and_as_a_stream() {
+    let turn = Turn::take();
+    let server = Server::start(&turn, &form_models());
+    let mut body = prompt("The capital of France is", 8);
+    body["return_token_log_probs"] = json!(true);
+    for model in ["=m", "=chat"] {
+        let answer = Answer::read(server.post(&SYNC.replace("=m", model), &body).await).await;
+        let output = answer.json()["output"].clone();
+        let tokens = output["tokens"].as_array().unwrap();
+        let names = tokens.iter().map(|token| token["token"].as_str().unwrap());
+        assert_eq!(names.collect::<String>(), output["text"].as_str().unwrap());
+        assert!(
+            tokens
+                .iter()
+                .all(|token| token["log_prob"].as_f64().unwrap() <= 0.0),
+            "{output}"
+        );
+        let frames = Frames::of(server.post(&STREAM.replace("=m", model), &body).await)
+            .rest()
+            .await;
+        let streamed: Vec<Value> = frames
+            .iter()
+            .filter_map(|frame| frame.output.as_ref().unwrap().token.as_ref())
+            .map(|token| serde_json::to_value(token).unwrap())
+            .collect();
+        assert_eq!(&streamed, tokens);
+    }
 }
 
 #[tokio::test]

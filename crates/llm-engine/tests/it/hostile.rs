@@ -41,6 +41,7 @@ async fn p99(server: &Server, meanwhile: impl Future<Output = ()>) -> Duration {
 }
 
 /// Attacks, and reports what that did.
+#[expect(clippy::print_stdout, reason = "the figures")]
 async fn attack(name: &str, server: &mut Server, attack: impl AsyncFn(SocketAddr)) {
     let memory = |server: &Server| megabytes(server.process(), "VmRSS:");
     let address = server.address.strip_prefix("http://").unwrap().parse().unwrap();

@@ -318,3 +318,33 @@ async fn served_log(config: &Path, key: &str) -> String {
         .await
         .expect("the server answers in time")
 }
+
+#[tokio::test]
+async fn an_overload_is_compared_with_the_best_fixed_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let plot = folder.path().join("plot.svg");
+    let settings = "load=2 seeds=2 for=100s warm_up=40s limit=sweep";
+    let arguments = [
+        "simulate",
+        "--overload",
+        settings,
+        "--plot",
+        plot.to_str().unwrap(),
+        "--json",
+        "-",
+    ];
+    let finished = run(&arguments).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let report: Value = serde_json::from_str(&finished.output).unwrap();
+    let adaptive = &report["rows"][1];
+    assert_eq!(adaptive["limit"], "adaptive");
+    assert!(
+        adaptive["of_best_fixed"]["mean"].as_f64().unwrap() > 0.8,
+        "{report}"
+    );
+    let svg = std::fs::read_to_string(plot).unwrap();
+    assert!(roxmltree::Document::parse(&svg).is_ok() && svg.contains("in flight"));
+
+    let wrong = run(&["simulate", "--overload", "lode=1"]).await;
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+}

@@ -8,11 +8,20 @@ use crate::workspace;
 
 /// Our crates, and those of ours that each may use outside of its tests.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("llm-engine-admission", &["llm-engine-limit"]),
     ("llm-engine-limit", &[]),
+    (
+        "llm-engine-overload",
+        &["llm-engine-admission", "llm-engine-limit"],
+    ),
     ("llm-engine-retry", &[]),
     ("llm-engine-wire", &[]),
     ("llm-engine-worker", &["llm-engine-wire"]),
-    ("llm-engine-client", &["llm-engine-retry", "llm-engine-wire"]),
+    ("llm-engine-batch", &["llm-engine-retry"]),
+    (
+        "llm-engine-client",
+        &["llm-engine-batch", "llm-engine-retry", "llm-engine-wire"],
+    ),
     (
         "llm-engine-gateway",
         &["llm-engine-limit", "llm-engine-retry", "llm-engine-wire"],
@@ -21,8 +30,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "llm-engine",
         &[
+            "llm-engine-batch",
             "llm-engine-client",
             "llm-engine-gateway",
+            "llm-engine-overload",
             "llm-engine-server",
             "llm-engine-wire",
             "llm-engine-worker",
@@ -36,7 +47,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Crates whose decisions depend on nothing but their arguments: no I/O, no async, no clock, no randomness.
-const PURE: &[&str] = &["llm-engine-limit", "llm-engine-retry", "llm-engine-wire"];
+const PURE: &[&str] = &[
+    "llm-engine-admission",
+    "llm-engine-limit",
+    "llm-engine-retry",
+    "llm-engine-wire",
+];
 
 /// What brings those things along.
 const IMPURE: &[&str] = &[
@@ -79,6 +95,7 @@ const IMPURE_STD: &[&str] = &[
 
 /// What a crate must not use, directly or through others.
 const MUST_NOT_USE: &[(&str, &[&str])] = &[
+    ("llm-engine-batch", &["axum", "clap", "http", "hyper", "reqwest"]),
     ("llm-engine-client", &["axum", "clap", "aws-lc-rs", "openssl"]),
     ("llm-engine-gateway", &["axum", "clap"]),
     ("llm-engine-server", &["clap"]),

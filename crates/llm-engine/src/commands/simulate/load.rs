@@ -5,6 +5,7 @@ use llm_engine_gateway::{Fingerprint, ROUTES, Retry, Tokens};
 use llm_engine_server::config::ModelConfig;
 
 use super::Request;
+use super::settings::{COUNT, DURATION, RATE, Settings, SettingsError, above_zero, count, duration, rate};
 
 /// Requests that are made up.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,33 +40,12 @@ enum Arrivals {
     AtOnce(u64),
 }
 
-/// Why a load can't be understood.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum LoadError {
-    #[error("'{0}' is not of the form name=value")]
-    NotASetting(String),
-    #[error("there is no setting '{0}'; there are {NAMES}")]
-    UnknownSetting(String),
-    #[error("{0} is set twice")]
-    Twice(&'static str),
-    #[error("{name}={value}: it must be {must}")]
-    Value {
-        name: &'static str,
-        value: String,
-        must: String,
-    },
-    #[error("{0} and {1} exclude each other")]
-    Exclusive(&'static str, &'static str),
-}
-
 const NAMES: &str = "callers, caller, rate, for, requests, after, model, route, input, output, max_output, speed, retry and attempts";
 
 impl Load {
     /// Reads words such as `rate=10/s`.
-    pub(super) fn parse(text: &str, models: &[ModelConfig]) -> Result<Self, LoadError> {
-        let mut settings = Settings::split(text)?;
-        let count = |text: &str| text.parse().ok().filter(|count: &u64| *count > 0);
-        const COUNT: &str = "a whole number, at least 1";
+    pub(super) fn parse(text: &str, models: &[ModelConfig]) -> Result<Self, SettingsError> {
+        let mut settings = Settings::split(text, NAMES)?;
 
         settings.exclude("callers", "caller")?;
         let callers = match settings.take("caller") {
@@ -77,9 +57,7 @@ impl Load {
         let arrivals = match settings.read("requests", COUNT, count)? {
             Some(requests) => Arrivals::AtOnce(requests),
             None => Arrivals::Poisson {
-                per_second: settings
-                    .read("rate", "a number per time, such as 10/s, 600/m or 2.5/h", rate)?
-                    .unwrap_or(10.0),
+                per_second: settings.read("rate", RATE, rate)?.unwrap_or(10.0),
                 lasting: settings
                     .read("for", DURATION, duration)?
                     .unwrap_or(Duration::from_secs(60)),
@@ -93,11 +71,6 @@ impl Load {
         let model = settings.read("model", &format!("one of {}", names.join(", ")), known_model)?;
         let known_route = |route: &str| ROUTES.iter().find(|known| **known == route).copied();
         let route = settings.read("route", &format!("one of {}", ROUTES.join(", ")), known_route)?;
-        let speed = |text: &str| {
-            text.parse()
-                .ok()
-                .filter(|speed: &f64| *speed > 0.0 && speed.is_finite())
-        };
         let retry = |text: &str| match text {
             "told" => Some(Retry::Told),
             "tenacity" => Some(Retry::Tenacity),
@@ -115,7 +88,9 @@ impl Load {
                 output: settings.read("output", COUNT, count)?.unwrap_or(250),
             },
             max_output: settings.read("max_output", COUNT, count)?.unwrap_or(512),
-            speed: settings.read("speed", "a number above 0", speed)?.unwrap_or(50.0),
+            speed: settings
+                .read("speed", "a number above 0", above_zero)?
+                .unwrap_or(50.0),
             retry: settings
                 .read("retry", "told, tenacity or none", retry)?
                 .unwrap_or(Retry::Told),
@@ -123,85 +98,6 @@ impl Load {
                 .read("attempts", COUNT, |text| count(text)?.try_into().ok())?
                 .unwrap_or(6),
         })
-    }
-}
-
-const DURATION: &str = "a duration, such as 90s, 10m or 1h";
-
-fn duration(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text).ok()
-}
-
-/// Per second.
-fn rate(text: &str) -> Option<f64> {
-    let (count, per) = text.split_once('/')?;
-    let seconds = match per {
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
-    };
-    let count: f64 = count.parse().ok()?;
-    (count > 0.0 && count.is_finite()).then_some(count / seconds)
-}
-
-/// The settings as written, each taken once.
-struct Settings(Vec<(&'static str, String)>);
-
-impl Settings {
-    fn split(text: &str) -> Result<Self, LoadError> {
-        let mut settings: Vec<(&'static str, String)> = Vec::new();
-        for word in text.split_whitespace() {
-            let (name, value) = word
-                .split_once('=')
-                .ok_or_else(|| LoadError::NotASetting(word.to_owned()))?;
-            let mut names = NAMES
-                .split([',', ' '])
-                .filter(|name| !matches!(*name, "" | "and"));
-            let name = names
-                .find(|known| *known == name)
-                .ok_or_else(|| LoadError::UnknownSetting(name.to_owned()))?;
-            if settings.iter().any(|(known, _)| *known == name) {
-                return Err(LoadError::Twice(name));
-            }
-            settings.push((name, value.to_owned()));
-        }
-        Ok(Self(settings))
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(known, _)| *known == name)
-    }
-
-    fn exclude(&self, one: &'static str, other: &'static str) -> Result<(), LoadError> {
-        if self.has(one) && self.has(other) {
-            return Err(LoadError::Exclusive(one, other));
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, name: &str) -> Option<String> {
-        let position = self.0.iter().position(|(known, _)| *known == name)?;
-        Some(self.0.swap_remove(position).1)
-    }
-
-    fn read<T>(
-        &mut self,
-        name: &'static str,
-        must: &str,
-        read: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<Option<T>, LoadError> {
-        let Some(value) = self.take(name) else {
-            return Ok(None);
-        };
-        match read(&value) {
-            Some(read) => Ok(Some(read)),
-            None => Err(LoadError::Value {
-                name,
-                value,
-                must: must.to_owned(),
-            }),
-        }
     }
 }
 

@@ -9,18 +9,18 @@ use plotters::element::PathElement;
 use plotters::series::LineSeries;
 use plotters::style::{BLACK, Color as _, Palette as _, Palette99, RGBColor, WHITE};
 
-type PlotError = DrawingAreaErrorKind<<SVGBackend<'static> as DrawingBackend>::ErrorType>;
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(super) type PlotError = DrawingAreaErrorKind<<SVGBackend<'static> as DrawingBackend>::ErrorType>;
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-const SIZE: (u32, u32) = (1_000, 700);
+pub(super) const SIZE: (u32, u32) = (1_000, 700);
 const FONT: (&str, i32) = ("sans-serif", 14);
 const TITLE: (&str, i32) = ("sans-serif", 18);
 
 /// A line of a chart: its name, its colour, its value in each moment.
-struct Line {
-    name: String,
-    color: RGBColor,
-    values: Vec<f64>,
+pub(super) struct Line {
+    pub(super) name: String,
+    pub(super) color: RGBColor,
+    pub(super) values: Vec<f64>,
 }
 
 /// What was admitted, held and refused over time, and below how full each quota was.
@@ -30,14 +30,16 @@ pub(super) fn svg(report: &SimulationReport) -> Result<String, PlotError> {
         let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         let (upper, lower) = area.split_vertically(SIZE.1 / 2);
-        draw(&upper, report, "Requests per second", &counts(report), None)?;
-        draw(
-            &lower,
-            report,
-            "How full each quota was, in percent: of any key, the fullest",
-            &uses(report),
-            Some(100.0),
-        )?;
+        let time = |seconds, end| time(report, seconds, end);
+        let chart = |title, top| Chart {
+            title,
+            seconds: report.timeline.width().as_secs_f64(),
+            label: &time,
+            top,
+        };
+        draw(&upper, &chart("Requests per second", None), &counts(report))?;
+        let title = "How full each quota was, in percent: of any key, the fullest";
+        draw(&lower, &chart(title, Some(100.0)), &uses(report))?;
         area.present()?;
     }
     Ok(text)
@@ -86,15 +88,26 @@ fn uses(report: &SimulationReport) -> Vec<Line> {
     quotas.enumerate().map(line).collect()
 }
 
-fn draw(
-    area: &Area<'_>,
-    report: &SimulationReport,
-    title: &str,
-    lines: &[Line],
-    top: Option<f64>,
-) -> Result<(), PlotError> {
-    let width = report.timeline.width().as_secs_f64();
-    let moments = u32::try_from(report.timeline.moments().len()).unwrap_or(u32::MAX);
+/// What is drawn around some lines.
+pub(super) struct Chart<'a> {
+    pub(super) title: &'a str,
+    /// How long each moment is.
+    pub(super) seconds: f64,
+    /// Says a time, of all that is shown.
+    pub(super) label: &'a dyn Fn(f64, f64) -> String,
+    /// The most that there can be.
+    pub(super) top: Option<f64>,
+}
+
+pub(super) fn draw(area: &Area<'_>, chart: &Chart<'_>, lines: &[Line]) -> Result<(), PlotError> {
+    let Chart {
+        title,
+        seconds: width,
+        label,
+        top,
+    } = *chart;
+    let moments = lines.iter().map(|line| line.values.len()).max().unwrap_or(0);
+    let moments = u32::try_from(moments).unwrap_or(u32::MAX);
     let end = width * f64::from(moments.max(1));
     // To the right of the lines there is room for their names.
     let right = end * 1.25;
@@ -113,7 +126,7 @@ fn draw(
     chart
         .configure_mesh()
         .label_style(FONT)
-        .x_label_formatter(&|seconds| time(report, *seconds, end))
+        .x_label_formatter(&|seconds| label(*seconds, end))
         .light_line_style(WHITE)
         .draw()?;
     for line in lines {

@@ -1,0 +1,19 @@
+//! What becomes of callers when models are full, in virtual time: the admission of production in front of a model of an
+//! engine. The engine batches continuously: its steps take longer the more it does, prompts are read in pieces beside what is
+//! written, its memory is bounded, and when that is full it puts answers back and reads them again.
+//!
+//! What is not modelled: prefix caches, and more than one engine.
+
+#![warn(missing_docs)]
+
+mod comparison;
+mod engine;
+mod scenario;
+mod simulation;
+
+pub use comparison::{Estimate, best_fixed, equality, estimate, quantile, simulate_seeds};
+pub use engine::{Engine, EngineSetup, Step};
+/// Parts of a [`Scenario`].
+pub use llm_engine_admission::{AdmissionSetup, Limit};
+pub use scenario::{Backoff, CallerLoad, Change, Clients, Lengths, Scenario};
+pub use simulation::{CallerOutcome, Outcome, Second, simulate};

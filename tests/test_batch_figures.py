@@ -1,0 +1,231 @@
+"""What `llm-engine batch run` costs, by the real clock and with the real server: figures that BENCHMARKS.md has."""
+
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import time
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import batch
+import openai
+import pytest
+from faulty import Faulty
+from server import BINARY, LISTEN, REPOSITORY, Server, built_in_model, model_at
+from upstream import Upstream
+
+QUOTA = """
+[[policies]]
+name = "per-key"
+per = ["key"]
+requests = {{ limit = {limit}, window = "1s", burst = {burst} }}
+"""
+
+
+def to_server(folder, address, *arguments, **options):
+    return batch.run(folder, None, "--url", address, *arguments, **options)
+
+
+def run_on_quota(folder, rows, limit):
+    """Returns the calls for each row, and how much longer than at best it took."""
+    texts = [{"prompt": f"p{number}", "model": "llama-7b", "max_new_tokens": 1, "temperature": 0} for number in range(rows)]
+    batch.write_rows(folder / "prompts.jsonl", texts)
+    with Upstream() as upstream:
+        with Server(folder, QUOTA.format(limit=limit, burst=limit), model_at(upstream.url)) as server:
+            summary = to_server(folder, server.address)
+        outcomes = Counter(server.outcomes())
+        assert Counter(upstream.prompts).most_common(1)[0][1] == 1, "none is generated twice"
+    assert summary["answered"] == rows
+    best = (rows - limit) / limit
+    calls, times = outcomes.total() / rows, summary["session"]["seconds"] / best
+    print(f"{rows} rows at {limit} a second: {calls:.3f} calls a row, {times:.3f} times the optimum of {best:.1f} s")
+    return calls, times
+
+
+def test_a_quota_of_the_server_is_kept(tmp_path):
+    calls, times = run_on_quota(tmp_path, rows=120, limit=20)
+    assert calls <= 1.2
+    assert times <= 1.5, "what else the machine does is in it"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_1000_rows_at_10_a_second(tmp_path):
+    calls, times = run_on_quota(tmp_path, rows=1000, limit=10)
+    assert calls <= 1.05
+    assert times <= 1.02
+
+
+class Mock:
+    """The upstream of `make bench-gateway`, which answers each request after `milliseconds`. A context."""
+
+    def __init__(self, milliseconds):
+        binary = REPOSITORY / BINARY.parent / "gateway-bench"
+        self._command = [str(binary), "upstream", "--whole-ms", str(milliseconds)]
+
+    def __enter__(self):
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        address = self._process.stdout.readline().split()[-1]
+        self.url = address if address.startswith("http") else f"http://{address}"
+        self.url += "/v1"
+        return self
+
+    def __exit__(self, *raised):
+        self._process.kill()
+        self._process.communicate()
+
+
+def cost_of(process):
+    """Waits for its end. Returns its processor seconds, its largest memory in MB, and what it printed.
+
+    What the system says of the memory at the end counts this process before it became that one, so it is looked at meanwhile.
+    """
+    memory = 0
+    while True:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        memory = max([memory, *(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))])
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        time.sleep(0.02)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    with process.stdout:
+        output = process.stdout.read()
+    assert process.returncode == batch.COMPLETE, output
+    return usage.ru_utime + usage.ru_stime, memory, json.loads(output)
+
+
+def run_counted(folder, url, *arguments):
+    began = time.monotonic()
+    process = batch.start(folder, url, *arguments)
+    # It says nothing before its end, so the pipe can wait.
+    cpu, memory, _ = cost_of(process)
+    return cpu, memory, time.monotonic() - began
+
+
+async def with_openai(url, rows, concurrency):
+    places = asyncio.Semaphore(concurrency)
+
+    async def ask(client, number):
+        async with places:
+            messages = [{"role": "user", "content": f"p{number}"}]
+            answer = await client.chat.completions.create(model="m", messages=messages)
+            return answer.choices[0].message.content
+
+    async with openai.AsyncOpenAI(base_url=url, api_key="k") as client:
+        return await asyncio.gather(*(ask(client, number) for number in range(rows)))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_100_000_rows_at_2000_a_second(tmp_path):
+    """A tenth of a second for each row, 200 at once: a script with OpenAI's client is given the same, and fewer rows."""
+    rows, few = 100_000, 5_000
+    with Mock(milliseconds=100) as mock:
+        batch.write_rows(tmp_path / "prompts.jsonl", batch.prompts(rows))
+        cpu, memory, seconds = run_counted(tmp_path, mock.url, "--concurrency", 200)
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        began = time.monotonic()
+        asyncio.run(with_openai(mock.url, few, 200))
+        their_seconds = time.monotonic() - began
+        after = resource.getrusage(resource.RUSAGE_SELF)
+    theirs = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / few
+    ours = cpu / rows
+    print(
+        f"{rows} rows in {seconds:.1f} s ({rows / seconds:.0f}/s): {ours * 1e6:.0f} us of processor time a row, "
+        f"{ours * 2000:.1%} of a core at 2,000/s, {memory:.0f} MB; with OpenAI's client {theirs * 1e6:.0f} us a row, "
+        f"{few / their_seconds:.0f} rows/s"
+    )
+    assert ours * 2000 <= 0.25
+    assert memory <= 100
+
+
+def write_journal(folder, rows, ended):
+    """A journal of a run in which the first rows have ended: written here, because a million answers take a while."""
+    path = folder / "answers.jsonl.journal"
+
+    def line(said):
+        return f"{zlib.crc32(said.encode()):08x} {said}\n"
+
+    with path.open("a") as journal:
+        for number in range(ended):
+            answer = {"text": f"to p{number}", "usage": {"input_tokens": 5, "output_tokens": 3}}
+            outcome = {"id": f"row-{number}", "answer": answer, "attempts": 1}
+            journal.write(line(f"B {number} 0 0"))
+            journal.write(line(f"E {number} ok 0 5 3 0 {json.dumps(outcome)}"))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_million_rows(tmp_path):
+    left = 1_000
+    memory = {}
+    for rows in (1_000, 1_000_000):
+        folder = tmp_path / str(rows)
+        folder.mkdir()
+        batch.write_rows(folder / "prompts.jsonl", batch.prompts(rows))
+        with Faulty(seconds=0) as server:
+            # A run that is over at once has written its first line only.
+            began = time.monotonic()
+            batch.run(folder, server.url, "--deadline", "0s", code=batch.INCOMPLETE)
+            survey = time.monotonic() - began
+            write_journal(folder, rows, rows - left)
+            began = time.monotonic()
+            process = batch.start(folder, server.url, "--ordered")
+            while server.calls == 0:
+                time.sleep(0.005)
+            first = time.monotonic() - began
+            _, memory[rows], _ = cost_of(process)
+            assert server.calls <= left + 256
+        print(f"{rows} rows: {survey:.1f} s to look at, going on sends after {first:.2f} s, {memory[rows]:.1f} MB")
+        batch.check_each_once(folder, rows)
+        assert first <= 5
+    assert memory[1_000_000] <= memory[1_000] + 5
+
+
+def with_model(folder, listen):
+    server = Server(folder, model=built_in_model())
+    config = folder / "llm-engine.toml"
+    config.write_text(config.read_text().replace(LISTEN, f'listen = "{listen}"\n'))
+    return server
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_500_prompts_by_the_model_whose_server_is_killed_in_the_middle(tmp_path):
+    words = ("sky", "sea", "sun", "moon", "rain", "wind", "fire", "snow", "tree", "stone")
+    rows = [
+        {"id": f"{number}", "prompt": f"Tell me something about the {words[number % 10]}, number {number}."}
+        for number in range(500)
+    ]
+    fields = ("--model", "llama-7b", "--max-new-tokens", 12, "--temperature", 0, "--ordered")
+    texts = []
+    for is_disturbed in (False, True):
+        folder = tmp_path / str(is_disturbed)
+        folder.mkdir()
+        batch.write_rows(folder / "prompts.jsonl", rows)
+        server = with_model(folder, "127.0.0.1:0")
+        server.__enter__()
+        listen = server.address.removeprefix("http://")
+        process = batch.start(folder, None, "--url", server.address, *fields)
+        if is_disturbed:
+            journal = folder / "answers.jsonl.journal"
+            while not journal.exists() or journal.read_bytes().count(b" ok ") < 250:
+                time.sleep(0.05)
+            server._process.kill()
+            server._process.wait()
+            again = folder / "again"
+            again.mkdir()
+            server = with_model(again, listen)
+            server.__enter__()
+        summary = json.loads(process.communicate(timeout=1500)[0])
+        server.__exit__()
+        assert process.returncode == batch.COMPLETE, summary
+        print(f"disturbed: {is_disturbed}: {summary}")
+        texts.append([row["text"] for row in batch.answers(folder)])
+    same = sum(mine == theirs for mine, theirs in zip(*texts))
+    print(f"{same} of 500 texts are equal")
+    assert same == 500
