@@ -1,5 +1,6 @@
-//! What the admission of production does in front of a model of an engine. Each bound is below what twenty seeds come to, so
-//! that the few seeds that run here don't fail by chance; `llm-engine simulate --overload` gives the full tables.
+//! What the admission of production does in front of a model of an engine. These are the figures
+//! of today over a few seeds, with some room for chance: several are below the aim, which ARCHITECTURE.md names, and none is
+//! a proof of it. `llm-engine simulate --overload` compares over as many seeds as are asked for.
 
 mod callers;
 mod goodput;
