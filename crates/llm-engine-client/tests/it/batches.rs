@@ -180,6 +180,8 @@ async fn each_failure_has_its_consequence() {
         (failed.consequence, failed.may_be_done),
         (Consequence::TryAgain, true)
     );
+    // The client had no other attempt, so it tells the server that nobody waits any more.
+    assert_eq!(server.next().await.path, "/v1/requests/batch-0-0");
     // It is no answer.
     let request = row(None, json!({ "messages": [] }));
     let failed = sent(&sender, &mut server, request, |exchange| {

@@ -216,6 +216,13 @@ impl Operation {
             let answer = json!({ "description": words(status), "content": contents });
             responses.insert(status.to_string(), answer);
         }
+        // What is said before anybody knows which route it is.
+        let unread = schemas.subschema_for::<LlmEngineBody<'_>>();
+        let content = json!({ "application/json": { "schema": unread } });
+        responses.insert(
+            "414".to_owned(),
+            json!({ "description": words(414), "content": content }),
+        );
         let schema = match self.dialect {
             Some(Dialect::LlmEngine) => schemas.subschema_for::<LlmEngineBody<'_>>(),
             Some(Dialect::OpenAi) => schemas.subschema_for::<OpenAiBody<'_>>(),
@@ -267,6 +274,7 @@ fn words(status: u16) -> &'static str {
         404 => "There is nothing of this name",
         409 => "The answer was given and is gone, or its caller cancelled the request",
         413 => "The body is too large",
+        414 => "The path and query are too long",
         422 => "The request is invalid; `detail` has every problem",
         429 => "A policy, or the model, has no room now",
         500 => "Something failed behind the route",

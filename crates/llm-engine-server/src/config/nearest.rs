@@ -1,5 +1,5 @@
 /// Names that differ by more are different words.
-const LEAST_LIKENESS: f64 = 0.6;
+const LEAST_LIKENESS: f64 = 0.5;
 
 /// The name that was probably meant.
 pub(super) fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

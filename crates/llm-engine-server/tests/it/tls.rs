@@ -117,8 +117,14 @@ fn a_certificate_that_can_t_be_used_is_refused_with_its_line() {
         let error = Config::parse(&text, &folder.path().join("engine.toml"))
             .unwrap_err()
             .to_string();
+        // The column of the quotation mark before the file that can't be used; the first character is the empty line's end.
+        let wrong = match certificate {
+            "cert.pem" => text.rfind(key),
+            _ => text.find(certificate),
+        };
+        let column = wrong.unwrap() - 1;
         assert!(
-            error.contains("engine.toml:2: ") && error.contains(words),
+            error.contains(&format!("engine.toml:2:{column}: ")) && error.contains(words),
             "{error}"
         );
     }

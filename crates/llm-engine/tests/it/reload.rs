@@ -103,7 +103,7 @@ async fn a_configuration_that_can_t_be_used_changes_nothing_and_is_told_with_fil
     let line = log.lines().find(|line| line.contains(NOT_USED)).unwrap();
     // The mistake is in the line that was added.
     let number = std::fs::read_to_string(server.config()).unwrap().lines().count();
-    let place = format!("{}:{number}: unknown field `unts`", server.config().display());
+    let place = format!("{}:{number}:1: unknown field `unts`", server.config().display());
     assert!(line.contains("ERROR") && line.contains(&place), "{line}");
 
     assert_eq!(limit(&server).await, 2);
