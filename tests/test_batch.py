@@ -88,7 +88,7 @@ def suffer(folder, rows, kills, seconds):
 
 
 def test_killed_and_failed_again_and_again_every_row_is_answered_once(tmp_path):
-    killed, _, twice, summary = suffer(tmp_path, rows=1_000, kills=6, seconds=(0.1, 0.4))
+    killed, _, twice, summary = suffer(tmp_path, rows=3_000, kills=6, seconds=(0.1, 0.4))
     assert killed == 6
     assert summary["errors"] == 0
     # The server forgot what it knew twice; the summary may count too many, never too few.

@@ -111,7 +111,8 @@ def test_a_refusal_says_when_to_come_back(used_up_server, stream):
         client(used_up_server).chat.completions.create(**CHAT, stream=stream)
     headers = raised.value.response.headers
     seconds, milliseconds = int(headers["retry-after"]), int(headers["retry-after-ms"])
-    assert 0 < milliseconds <= 3_600_000
+    # Behind somebody else who waits so long, it is at most twice as long, and says that it may be less.
+    assert 0 < milliseconds <= (3_600_000 if raised.value.body["exact"] else 7_200_000)
     assert seconds == max(1, math.ceil(milliseconds / 1000))
     assert headers["x-should-retry"] == "true"
     assert raised.value.code == "rate_limited"

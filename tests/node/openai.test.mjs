@@ -95,7 +95,7 @@ describe("the real model", () => {
 
   test("is listed and found", async () => {
     const names = (await collect(client().models.list())).map((model) => model.id);
-    assert.deepEqual(names.sort(), ["deployed", "org/model", "smollm2-135m"]);
+    assert.deepEqual(names.sort(), ["cooling", "deployed", "org/model", "smollm2-135m"]);
     for (const name of names) assert.equal((await client().models.retrieve(name)).id, name);
     const error = await raised(OpenAI.NotFoundError, () => client().models.retrieve("no/such"));
     assert.equal(error.code, "model_not_found");
@@ -269,7 +269,8 @@ describe("what goes wrong", () => {
 
   test("a limit of the deployment is passed on with its hint", async () => {
     upstream.answer = () => ({ status: 429, headers: { "retry-after": "7" }, body: { error: { message: "slow down" } } });
-    const error = await raised(OpenAI.RateLimitError, () => client().chat.completions.create(CHAT));
+    const limited = { ...CHAT, model: "cooling" };
+    const error = await raised(OpenAI.RateLimitError, () => client().chat.completions.create(limited));
     assert.equal(error.code, "upstream_limited");
     const seconds = Number(error.headers.get("retry-after"));
     assert.ok(seconds > 0 && seconds <= 7);

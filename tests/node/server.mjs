@@ -30,6 +30,10 @@ ${SOURCE}
 aliases = ["org/model"]
 deployments = [{ url = "${url}", model = "upstream" }]
 
+# A deployment that says 429 isn't asked again for a while; the other tests have one of their own.
+[models.cooling]
+deployments = [{ url = "${url}", model = "upstream" }]
+
 ${["free", "limited", "spent"].map(caller).join("\n")}
 [[policies]]
 name = "one-a-second"

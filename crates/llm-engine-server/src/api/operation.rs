@@ -110,7 +110,8 @@ impl Operation {
 
     /// Its answer may also be a stream of events.
     pub(crate) fn events(self) -> Self {
-        self.text("text/event-stream")
+        // OpenAPI 3.1 has no word for the events of a stream: a schema would be of all of it, which tools take for each.
+        self.answers("text/event-stream", |_| Schema::default())
     }
 
     pub(crate) fn text(self, media_type: &'static str) -> Self {
@@ -144,7 +145,9 @@ impl Operation {
         self = self.keyed(dialect, &[400, 404, 409, 413, 422, 429, 500, 503]);
         self.errors.extend((dialect == Dialect::LlmEngine).then_some(402));
         let key = json!({ "type": "string", "pattern": "^[!-~]{1,255}$" });
-        let seconds = json!({ "type": "integer", "minimum": 0, "maximum": 300 });
+        // Without a key it is ignored, whatever it is.
+        let seconds =
+            json!({ "anyOf": [{ "type": "integer", "minimum": 0, "maximum": 300 }, { "type": "string" }] });
         let headers = [
             (
                 "Idempotency-Key",
