@@ -213,7 +213,7 @@ impl AnswerStream {
         let nonsense = |error: &dyn fmt::Display| {
             Failure::Broken(format!("an event of its stream is no chunk: {error}"))
         };
-        let fields = Object::parse(data).map_err(|error| nonsense(&error))?;
+        let fields = Object::parse_passing(data).map_err(|error| nonsense(&error))?;
         if fields.json("error").is_some_and(|error| error != "null") {
             let message = serde_json::from_slice::<ErrorBody>(data)
                 .map_or_else(|_| fields.with(&[]), |body| body.error.message);
