@@ -107,7 +107,7 @@ impl Summary {
                 "endpoint": telemetry.endpoint,
                 "service_name": telemetry.service_name,
                 "sampling_ratio": telemetry.sampling_ratio,
-                "headers": telemetry.headers.keys().map(|name| name.as_str()).collect::<Vec<_>>(),
+                "headers": telemetry.headers.keys().map(ToString::to_string).collect::<Vec<_>>(),
             })),
             "policies": policies,
         })

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// The target of the records, as `llm-engine-gateway` writes them.
-const TARGET: &str = "llm_engine::request";
+pub(super) const TARGET: &str = "llm_engine::request";
 
 /// The fields of a record that matter here.
 #[derive(Debug, Deserialize)]

@@ -3,6 +3,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::record::TARGET;
 use super::*;
 
 /// A record that ended so many seconds after the first of them, and took so long.
