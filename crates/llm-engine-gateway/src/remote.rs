@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue, PROXY_AUTHORIZATION};
+use http::uri::Scheme;
 use http::{Uri, request};
 use http_body_util::Full;
 use hyper_util::client::legacy::ResponseFuture;
@@ -77,6 +78,18 @@ impl Remote {
             clients: Clients::new(connector),
             cooldown: Cooldown::default(),
         })
+    }
+
+    /// Its host and port.
+    pub(crate) fn address(&self) -> Option<(String, u16)> {
+        let url = parse(&self.base)?;
+        let usual = if url.scheme() == Some(&Scheme::HTTPS) {
+            443
+        } else {
+            80
+        };
+        let host = url.host()?.trim_matches(['[', ']']);
+        Some((host.to_owned(), url.port_u16().unwrap_or(usual)))
     }
 
     /// Sends a request to one of [`PATHS`].

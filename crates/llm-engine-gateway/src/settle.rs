@@ -18,7 +18,7 @@ use crate::learn::AnswerLengths;
 use crate::price::{Price, cost};
 use crate::report::Record;
 use crate::wait::Place;
-use crate::{CompleteError, Failure, PriceSetup, Route};
+use crate::{CompleteError, Failure, PriceSetup, Route, TraceHeaders};
 
 /// All requests that are running.
 #[derive(Debug, Default, Clone)]
@@ -148,12 +148,20 @@ impl Running {
         waited.map(|waited| waited.unwrap_or(Err(Failure::CutOff)))
     }
 
-    /// The request is about to be sent; if nothing more becomes known it is charged the tokens of its prompt.
-    pub(crate) fn sent(&mut self, prompt_tokens: u64) {
+    /// The request is about to be sent; if nothing more becomes known it is charged the tokens of its prompt. Gives what the
+    /// deployment is told of its trace.
+    pub(crate) fn sent(&mut self, prompt_tokens: u64, stream: bool) -> Option<Box<TraceHeaders>> {
         self.work = Work::Sent;
+        let held = self.held.as_mut()?;
+        held.count(Usage::new(prompt_tokens, 0), true);
+        let max_output_tokens = held.asked.max_output_tokens;
+        held.record.sent(&held.deployment, stream, max_output_tokens)
+    }
+
+    /// The model that answers, as its deployment calls it.
+    pub(crate) fn answered_by(&mut self, model: impl FnOnce() -> Option<String>) {
         if let Some(held) = &mut self.held {
-            held.record.sent();
-            held.count(Usage::new(prompt_tokens, 0), true);
+            held.record.answered_by(model);
         }
     }
 
