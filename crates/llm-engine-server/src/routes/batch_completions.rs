@@ -16,7 +16,7 @@ use llm_engine_gateway::Caller;
 use llm_engine_wire::batch_completions::{
     BatchCompletionsRequest, CancelledJob, Content, CreatedJob, FoundJob, Job, Version,
 };
-use llm_engine_wire::validation::Body;
+use llm_engine_wire::validation::{Body, Problem};
 use tokio::task::spawn_blocking;
 
 use super::{answered, content_type, decoded, new_request_id, schema_of};
@@ -29,7 +29,7 @@ use crate::batches::{
 };
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::replay;
-use crate::request_body::read_body;
+use crate::request_body::{read_body, understood};
 
 pub(super) fn add_to(api: &mut Api) {
     let keyed = |operation: Operation, errors: &[u16]| {
@@ -82,10 +82,15 @@ async fn create(app: &App, request: Request, version: Version) -> Response {
     let (parts, body) = request.into_parts();
     let answer = async {
         let bytes = read_body(&app.gateway, &parts.headers, body).await?;
-        let body = Body::read(content_type(&parts.headers), &bytes);
-        let body = body.map_err(|problem| ErrorAnswer::unprocessable(vec![*problem]))?;
+        let content_type = content_type(&parts.headers).map(str::to_owned);
+        let understand = move |bytes: &[u8]| {
+            let body = Body::read(content_type.as_deref(), bytes)?;
+            Ok(BatchCompletionsRequest::read(version, &body))
+        };
+        let asked = understood(&bytes, understand).await;
+        let asked = asked.map_err(|problem: Box<Problem>| ErrorAnswer::unprocessable(vec![*problem]))?;
         let caller = authorize(&app.gateway, &parts.headers)?;
-        let asked = BatchCompletionsRequest::read(version, &body).map_err(ErrorAnswer::unprocessable)?;
+        let asked = asked.map_err(ErrorAnswer::unprocessable)?;
         let batch = created(app, &parts, (&caller, asked, version)).await?;
         let job = batch.record().as_job(batch.counts()).ok_or_else(unknown)?;
         Ok::<_, ErrorAnswer>(match version {
