@@ -41,8 +41,9 @@ def echo(asked, length=1):
 class Storing:
     """The two together; a context."""
 
-    def __init__(self, folder, policies=CALLERS, answer=echo, popen=None):
-        self._folder, self._policies, self._popen = folder, policies, popen
+    def __init__(self, folder, policies=CALLERS, answer=echo, popen=None, url=None):
+        """With a `url`, in front of that instead."""
+        self._folder, self._policies, self._popen, self._url = folder, policies, popen, url
         self.upstream = Upstream()
         self.upstream.answer = answer
 
@@ -61,7 +62,7 @@ class Storing:
         self._start(None)
 
     def _start(self, popen):
-        model = model_at(self.upstream.url)
+        model = model_at(self._url or self.upstream.url)
         state = self._folder / "state"
         self.server = Server(self._folder, self._policies, model, state_folder=state, popen=popen)
         self.server.__enter__()

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import resource
-import subprocess
 import time
 import zlib
 from collections import Counter
@@ -14,7 +13,8 @@ import batch
 import openai
 import pytest
 from faulty import Faulty
-from server import BINARY, REPOSITORY, Server, model_at
+from mock_upstream import Mock
+from server import Server, model_at
 from upstream import Upstream
 
 QUOTA = """
@@ -57,25 +57,6 @@ def test_1000_rows_at_10_a_second(tmp_path):
     calls, times = run_on_quota(tmp_path, rows=1000, limit=10)
     assert calls <= 1.05
     assert times <= 1.02
-
-
-class Mock:
-    """The upstream of `make bench-gateway`, which answers each request after `milliseconds`. A context."""
-
-    def __init__(self, milliseconds):
-        binary = REPOSITORY / BINARY.parent / "gateway-bench"
-        self._command = [str(binary), "upstream", "--whole-ms", str(milliseconds)]
-
-    def __enter__(self):
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        address = self._process.stdout.readline().split()[-1]
-        self.url = address if address.startswith("http") else f"http://{address}"
-        self.url += "/v1"
-        return self
-
-    def __exit__(self, *raised):
-        self._process.kill()
-        self._process.communicate()
 
 
 def cost_of(process):

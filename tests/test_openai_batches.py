@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import statistics
 import threading
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from collections import Counter
 import openai
 import pytest
 from full_disk import limit_files_to
+from mock_upstream import Mock
 from storing import CALLERS, Storing, echo, said, until
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -196,8 +198,7 @@ def test_cancelled_it_keeps_what_was_done(tmp_path):
             client.batches.cancel(batch.id)
 
 
-def test_killed_in_the_middle_it_goes_on_and_every_row_is_answered_once(tmp_path):
-    rows, kills = 1200, 3
+def kill_again_and_again(tmp_path, rows, kills):
     slow = Slow(0.02)
     with Storing(tmp_path, answer=slow) as storing:
         batch = begin(client_of(storing), map(line, range(rows)))
@@ -214,6 +215,16 @@ def test_killed_in_the_middle_it_goes_on_and_every_row_is_answered_once(tmp_path
         # What only running it needed is gone.
         kept = [path.suffix for path in (tmp_path / "state" / "batches-0" / "batches").iterdir()]
         assert kept == [".json"]
+
+
+def test_killed_in_the_middle_it_goes_on_and_every_row_is_answered_once(tmp_path):
+    kill_again_and_again(tmp_path, rows=1200, kills=3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_30_kills_over_20_000_rows(tmp_path):
+    kill_again_and_again(tmp_path, rows=20_000, kills=30)
 
 
 QUOTA = """
@@ -266,3 +277,31 @@ def test_a_full_disk_is_told_and_a_batch_waits_for_room(tmp_path):
         assert (done.status, done.request_counts.completed) == ("completed", 600)
         texts = [line["response"]["body"]["choices"][0]["text"] for line in lines_of(client, done.output_file_id)]
         assert texts == [f"to p{number}" * 200 for number in range(600)]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_rows_go_as_fast_as_they_can_while_others_are_let_through(tmp_path):
+    rows = 20_000
+    with Mock(milliseconds=10) as mock, Storing(tmp_path, policies=CALLERS, url=mock.url) as storing:
+        client = client_of(storing)
+        alone, beside = [], []
+        measure(client_of(storing, "bob"), alone, lambda: len(alone) < 200)
+        began = time.monotonic()
+        batch = begin(client, map(line, range(rows)))
+        measure(client_of(storing, "bob"), beside, lambda: client.batches.retrieve(batch.id).status not in ENDED)
+        seconds = time.monotonic() - began
+        done = client.batches.retrieve(batch.id)
+        assert (done.status, done.request_counts.completed) == ("completed", rows)
+    median, high = statistics.median(beside), statistics.quantiles(beside, n=20)[-1]
+    print(
+        f"{rows} rows in {seconds:.1f} s, {rows / seconds:.0f} a second; a request of another meanwhile {median * 1e3:.1f} ms, "
+        f"19 of 20 within {high * 1e3:.1f} ms, alone {statistics.median(alone) * 1e3:.1f} ms"
+    )
+
+
+def measure(client, times, goes_on):
+    while goes_on():
+        began = time.monotonic()
+        client.completions.create(model="llama-7b", prompt="now", max_tokens=1)
+        times.append(time.monotonic() - began)

@@ -25,7 +25,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +39,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use crate::disk;
 use crate::files::Files;
@@ -162,47 +160,40 @@ impl Batches {
         own
     }
 
-    /// Makes a batch whose rows are written by `write_rows`, which may block, and begins it.
+    /// Keeps a batch whose rows are written by `write_rows`, which may block, and begins it. Once that has been asked for it happens,
+    /// also if nobody waits for it any more.
     pub(crate) async fn create(
         self: &Arc<Self>,
-        (owner, address): (&str, IpAddr),
-        asked: Asked,
-        (seconds, begins): (u64, impl FnOnce(&mut Record) + Send),
+        record: Record,
         write_rows: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
     ) -> Result<Arc<Batch>, CreateError> {
-        self.make_room(owner).await?;
-        let id = format!("batch_{}", Uuid::new_v4().simple());
-        let mut record = Record::new(id, owner, address, asked, self.now(), seconds);
-        begins(&mut record);
-        let (rows, path) = (self.rows_path(&record.id), self.record_path(&record.id));
-        let json = serde_json::to_vec(&record).map_err(io::Error::from)?;
-        let written = spawn_blocking(move || {
-            let written = write_rows(&rows).and_then(|()| disk::replace(&path, &json));
+        self.make_room(&record.owner).await?;
+        let batches = Arc::clone(self);
+        let created = spawn_blocking(move || -> io::Result<Arc<Batch>> {
+            let (rows, path) = (batches.rows_path(&record.id), batches.record_path(&record.id));
+            let written =
+                write_rows(&rows).and_then(|()| disk::replace(&path, &serde_json::to_vec(&record)?));
             if written.is_err() {
                 let _ = disk::remove(&rows);
             }
-            written
+            written?;
+            let batch = batches.add(record);
+            batches.begin(Arc::clone(&batch));
+            Ok(batch)
         });
-        written.await.map_err(io::Error::other)??;
-        let batch = self.add(record);
-        self.begin(Arc::clone(&batch));
-        Ok(batch)
+        Ok(created.await.map_err(io::Error::other)??)
     }
 
     /// Has no other row begun. `false` if it had ended already.
-    pub(crate) async fn cancel(&self, batch: &Batch) -> io::Result<bool> {
-        self.change(batch, |record, now| {
+    pub(crate) async fn cancel(&self, batch: &Arc<Batch>) -> io::Result<bool> {
+        let cancel = |record: &mut Record, now| {
             // What is being finished is finished.
             if matches!(record.status, BatchStatus::Validating | BatchStatus::InProgress) {
                 record.becomes(BatchStatus::Cancelling, now);
             }
-        })
-        .await?;
-        let record = batch.record();
-        if record.status == BatchStatus::Cancelling {
-            batch.stop.cancel();
-        }
-        Ok(!record.has_ended())
+        };
+        self.change(batch, cancel).await?;
+        Ok(!batch.record().has_ended())
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -229,20 +220,26 @@ impl Batches {
             .spawn_on(run::run(Arc::clone(self), batch), &self.runtime);
     }
 
-    /// Changes what is known of a batch, on the disk first.
-    async fn change(&self, batch: &Batch, change: impl FnOnce(&mut Record, Timestamp)) -> io::Result<()> {
-        let _changing = batch.changing.lock().await;
+    /// Changes what is known of a batch, on the disk first; also if nobody waits for it any more.
+    async fn change(
+        &self,
+        batch: &Arc<Batch>,
+        change: impl FnOnce(&mut Record, Timestamp),
+    ) -> io::Result<()> {
+        let changing = Arc::clone(&batch.changing).lock_owned().await;
         let mut record = Record::clone(&batch.record());
         change(&mut record, self.now());
         if record == *batch.record() {
             return Ok(());
         }
-        let (path, json) = (self.record_path(&batch.id), serde_json::to_vec(&record)?);
-        spawn_blocking(move || disk::replace(&path, &json))
-            .await
-            .map_err(io::Error::other)??;
-        batch.becomes(record);
-        Ok(())
+        let (path, batch) = (self.record_path(&batch.id), Arc::clone(batch));
+        let changed = spawn_blocking(move || -> io::Result<()> {
+            disk::replace(&path, &serde_json::to_vec(&record)?)?;
+            batch.becomes(record);
+            drop(changing);
+            Ok(())
+        });
+        changed.await.map_err(io::Error::other)?
     }
 
     /// For one more of the caller's, those that ended first are forgotten.

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llm_engine_batch::Usage;
-use llm_engine_wire::openai::RequestCounts;
+use llm_engine_wire::openai::{BatchStatus, RequestCounts};
 use tokio_util::sync::CancellationToken;
 
 use super::record::Record;
@@ -13,7 +13,7 @@ pub(crate) struct Batch {
     pub(super) owner: String,
     record: Mutex<Arc<Record>>,
     /// One change after the other, with the disk between them.
-    pub(super) changing: tokio::sync::Mutex<()>,
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
     /// How far it has come while it runs.
     progress: Mutex<Progress>,
     /// No other row is begun: it was cancelled, or the server is shutting down.
@@ -32,7 +32,7 @@ impl Batch {
             id: record.id.clone(),
             owner: record.owner.clone(),
             record: Mutex::new(Arc::new(record)),
-            changing: tokio::sync::Mutex::default(),
+            changing: Arc::default(),
             progress: Mutex::default(),
             stop,
         }
@@ -40,7 +40,11 @@ impl Batch {
 
     /// What is known of it, after this has been written down.
     pub(super) fn becomes(&self, record: Record) {
+        let is_cancelled = record.status == BatchStatus::Cancelling;
         *self.record.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(record);
+        if is_cancelled {
+            self.stop.cancel();
+        }
     }
 
     pub(crate) fn record(&self) -> Arc<Record> {

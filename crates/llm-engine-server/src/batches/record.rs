@@ -7,6 +7,7 @@ use llm_engine_wire::openai::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 /// What is known of a batch, as it is on the disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,18 +72,11 @@ pub(crate) struct Times {
 
 impl Record {
     /// Of one that was asked for now, with so many seconds.
-    pub(crate) fn new(
-        id: String,
-        owner: &str,
-        address: IpAddr,
-        asked: Asked,
-        now: Timestamp,
-        seconds: u64,
-    ) -> Self {
+    pub(crate) fn new(owner: &str, address: IpAddr, asked: Asked, now: Timestamp, seconds: u64) -> Self {
         let created_ms = now.as_millisecond();
         let milliseconds = i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
         Self {
-            id,
+            id: format!("batch_{}", Uuid::new_v4().simple()),
             owner: owner.to_owned(),
             address,
             asked,

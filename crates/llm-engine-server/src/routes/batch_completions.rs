@@ -3,7 +3,6 @@
 //! The public servers read and write object stores. Here the paths are of `/v1/files`: the rows are in a file of the caller's, by
 //! its id, and the output becomes one, called as it was asked for.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
@@ -143,24 +142,15 @@ async fn created(
         priority,
         labels,
     };
-    let now = batches.now();
-    let begins = move |record: &mut Record| {
-        record.counts.total = count;
-        if count == 0 {
-            // As the public servers do, which take such a batch and find out later.
-            record.fails(vec![failure("no_rows", NO_ROWS)], now);
-        }
-    };
-    let address = peer_address(parts, &app.trusted_proxies);
+    let (address, now) = (peer_address(parts, &app.trusted_proxies), batches.now());
+    let mut record = Record::new(&caller.name, address, asked, now, max_runtime_seconds);
+    record.counts.total = count;
+    if count == 0 {
+        // As the public servers do, which take such a batch and find out later.
+        record.fails(vec![failure("no_rows", NO_ROWS)], now);
+    }
     let write = move |path: &std::path::Path| write_rows(path, &content, &model);
-    Ok(batches
-        .create(
-            (&*caller.name, address),
-            asked,
-            (max_runtime_seconds, begins),
-            write,
-        )
-        .await?)
+    Ok(batches.create(record, write).await?)
 }
 
 const NO_ROWS: &str =
@@ -184,7 +174,7 @@ async fn rows(
                 );
                 return Err(ErrorAnswer::bad_request("invalid_input", message));
             };
-            let path: PathBuf = batches.files.path(&file.id);
+            let path = batches.files.path(&file.id);
             let read = spawn_blocking(move || read_content(&path, version)).await;
             read.map_err(|error| ErrorAnswer::internal(format!("the file could not be read: {error}")))?
         }

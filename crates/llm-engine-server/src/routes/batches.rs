@@ -17,7 +17,7 @@ use crate::App;
 use crate::api::{Api, Operation};
 use crate::arrival::peer_address;
 use crate::authorization::authorize;
-use crate::batches::{Asked, Batch, link};
+use crate::batches::{Asked, Batch, Record, link};
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::replay;
 use crate::request_body::read_body;
@@ -101,13 +101,9 @@ async fn created(app: &App, caller: &Caller, parts: &Parts, body: &[u8]) -> Resu
         output_keep_seconds: asked.output_keep_seconds,
     };
     let address = peer_address(parts, &app.trusted_proxies);
-    let batch = batches.create(
-        (&*caller.name, address),
-        asked,
-        (WINDOW_SECONDS, |_| {}),
-        move |rows| link(&input, rows),
-    );
-    Ok(shown(&*batch.await?)?.into_response())
+    let record = Record::new(&caller.name, address, asked, batches.now(), WINDOW_SECONDS);
+    let batch = batches.create(record, move |rows| link(&input, rows)).await?;
+    Ok(shown(&batch)?.into_response())
 }
 
 async fn list(State(app): State<App>, uri: Uri, headers: HeaderMap) -> Response {
