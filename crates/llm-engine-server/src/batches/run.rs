@@ -121,16 +121,13 @@ async fn answer_rows(batches: &Arc<Batches>, batch: &Arc<Batch>) -> Result<(), S
     };
     let (wish, wishes) = watch::channel(Wish::GoOn);
     let mut before = journal.tally();
+    batch.progress(counts(&before));
     let observe = |tally: &Tally| {
-        batches
-            .metrics
-            .rows_ended(answered(tally) - answered(&before), tally.failed - before.failed);
+        let (now, then) = (counts(tally), counts(&before));
+        let metrics = &batches.metrics;
+        metrics.rows_ended(now.completed - then.completed, now.failed - then.failed);
+        batch.progress(now);
         before = tally.clone();
-        batch.progress(RequestCounts {
-            total: tally.rows,
-            completed: answered(tally),
-            failed: tally.failed,
-        });
     };
     let end = {
         let running = llm_engine_batch::run(&sender, &settings, &input, &mut journal, wishes, observe);
@@ -167,8 +164,12 @@ async fn answer_rows(batches: &Arc<Batches>, batch: &Arc<Batch>) -> Result<(), S
     Ok(change.await?)
 }
 
-fn answered(tally: &Tally) -> u64 {
-    tally.ended - tally.failed
+fn counts(tally: &Tally) -> RequestCounts {
+    RequestCounts {
+        total: tally.rows,
+        completed: tally.ended - tally.failed,
+        failed: tally.failed,
+    }
 }
 
 /// The journal of its rows: the one that there is, or a new one.
@@ -192,19 +193,19 @@ async fn write_outputs(batches: &Arc<Batches>, batch: &Arc<Batch>) -> Result<(),
         record.error_file_id.get_or_insert_with(new_id);
     });
     change.await?;
-    let counts = {
+    let ended = {
         let (batches, batch) = (Arc::clone(batches), Arc::clone(batch));
         let now = batches.now();
         spawn_blocking(move || outputs(&batches, &batch, now)).await??
     };
     let change = batches.change(batch, |record, now| {
-        record.counts = counts;
+        record.counts = ended;
         let is_list = matches!(record.asked, Asked::LlmEngine { .. });
-        let answers = if is_list { counts.total } else { counts.completed };
-        if answers == 0 {
+        let has_errors = ended.failed > 0;
+        if ended.completed == 0 && !(is_list && has_errors) {
             record.output_file_id = None;
         }
-        if is_list || counts.failed == 0 {
+        if is_list || !has_errors {
             record.error_file_id = None;
         }
         record.becomes(record.ends_as.unwrap_or(BatchStatus::Completed), now);

@@ -317,3 +317,24 @@ async fn one_whose_caller_is_gone_fails() {
     };
     while counted().await.as_deref() != Some("1") {}
 }
+
+#[tokio::test]
+async fn one_that_is_cancelled_before_it_began_has_no_output() {
+    let mut upstream = Upstream::start().await;
+    let it = Storing::start(upstream.url(), "[batches]\nrunning_per_caller = 1\n").await;
+    let body = asked(json!({ "content": prompts(&["a"]) }));
+    let first = it.post(V1, &body).await.json();
+    let running = upstream.next().await;
+    let second = it.post(V1, &body).await.json()["job_id"].clone();
+    let target = format!("{V2}/{}", second.as_str().unwrap());
+    assert_eq!(it.server.get(&target).await.json()["job"]["status"], "queued");
+    it.post(&format!("{target}/actions/cancel"), &json!({})).await;
+    let job = ended(&it, &second).await;
+    let metadata = &job["metadata"];
+    assert_eq!(
+        (&job["status"], &metadata["total"], &metadata["output_file_id"]),
+        (&json!("cancelled"), &json!("1"), &Value::Null)
+    );
+    running.answer_words(3, &["x"]);
+    assert_eq!(ended(&it, &first["job_id"]).await["status"], "completed");
+}
