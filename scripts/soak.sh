@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # The tests that take minutes, by the real clock: those that are ignored in Rust, and those that are marked `soak` in
-# Python. They print what they measure, and want a machine that has nothing else to do. One needs the built-in model, and
-# fetches it.
+# Python. They print what they measure, and want a machine that has nothing else to do. Who needs the built-in model fetches it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -5,77 +5,8 @@ use llm_engine_admission::{Admission, Arrival, Class, Place, Queued, Request, Sa
 use llm_engine_limit::{Fingerprint, Subject, Time};
 
 use crate::engine::Engine;
-use crate::scenario::Lengths;
-use crate::{Backoff, Change, Scenario};
-
-/// What came of a scenario, after its warm-up.
-#[derive(Debug, Clone, Default)]
-pub struct Outcome {
-    /// Requests.
-    pub offered: u64,
-    /// Calls, with those that came again.
-    pub calls: u64,
-    /// Answers that came in time.
-    pub good: u64,
-    /// Their tokens.
-    pub good_tokens: u64,
-    /// Calls that were refused.
-    pub refused: u64,
-    /// Calls whose client gave up waiting.
-    pub hung_up: u64,
-    /// Requests that got no answer.
-    pub lost: u64,
-    /// Seconds from calls to first tokens, sorted.
-    pub first_tokens: Vec<f64>,
-    /// Promised times at which a client came, and those of them that were kept.
-    pub claimed: u64,
-    /// Promised times that were kept.
-    pub kept: u64,
-    /// How often the engine put back an answer.
-    pub preemptions: u64,
-    /// By caller.
-    pub callers: Vec<CallerOutcome>,
-    /// By second, from the start.
-    pub seconds: Vec<Second>,
-    /// Good answers of each gateway.
-    pub by_gateway: Vec<u64>,
-    /// Seconds after the warm-up.
-    pub lasted: f64,
-}
-
-/// What came of one caller.
-#[derive(Debug, Clone, Default)]
-pub struct CallerOutcome {
-    /// Requests.
-    pub offered: u64,
-    /// Answers in time.
-    pub good: u64,
-    /// Work done for it: tokens read, and twice those written.
-    pub served: u64,
-    /// Seconds from calls to first tokens, sorted.
-    pub first_tokens: Vec<f64>,
-}
-
-/// One second.
-#[derive(Debug, Clone, Default)]
-pub struct Second {
-    /// Requests that came.
-    pub offered: u64,
-    /// Tokens of the good answers that ended.
-    pub good_tokens: u64,
-    /// Calls refused.
-    pub refused: u64,
-    /// At its end, of all gateways: the limit.
-    pub limit: usize,
-    /// What is in flight.
-    pub in_flight: usize,
-    /// Of that, late.
-    pub waiting: usize,
-    /// What is in the queue.
-    pub queued: usize,
-    /// Work done for each caller up to its end.
-    pub served: Vec<u64>,
-}
+use crate::random::{length, normal, stream};
+use crate::{Backoff, Change, Outcome, Scenario, Second};
 
 #[derive(Debug)]
 struct Call {
@@ -529,31 +460,6 @@ impl Simulation<'_> {
         }
         &mut self.outcome.seconds[index]
     }
-}
-
-fn length(random: &mut fastrand::Rng, lengths: Lengths) -> u64 {
-    let mean = lengths.mean.ln() - lengths.spread * lengths.spread / 2.0;
-    let length = (mean + lengths.spread * normal(random)).exp();
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "between bounds"
-    )]
-    let length = length.clamp(lengths.least, lengths.most) as u64;
-    length.max(1)
-}
-
-/// Normally distributed around 0, with deviation 1.
-fn normal(random: &mut fastrand::Rng) -> f64 {
-    let radius = (-2.0 * (1.0 - random.f64()).ln()).sqrt();
-    radius * (std::f64::consts::TAU * random.f64()).cos()
-}
-
-/// One of the sources of randomness that a seed stands for.
-fn stream(seed: u64, number: u64) -> fastrand::Rng {
-    fastrand::Rng::with_seed(
-        seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number.wrapping_mul(0xD1B5_4A32_D192_ED03),
-    )
 }
 
 /// What a request allows at most.

@@ -36,7 +36,8 @@ pub use batches::{BatchesSetup, Storage, StorageError};
 pub use cores::Cores;
 pub use files::FilesSetup;
 pub use llm_engine_gateway::{
-    Counted, Gateway, Per, PolicySetup, ProxySetup, Quota, RouteStatus, Setup, Unit, WorkerSetup,
+    Counted, Gateway, Per, PolicySetup, ProxySetup, Quota, RouteStatus, Setup, TelemetrySetup, Unit,
+    WorkerSetup,
 };
 pub use reload::Reloader;
 pub use replay::ReplaySetup;

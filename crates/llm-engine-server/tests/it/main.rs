@@ -36,6 +36,7 @@ mod reloading;
 mod schema;
 mod storing;
 mod tls;
+mod traces;
 mod trust;
 mod v1;
 mod v2;

@@ -98,6 +98,7 @@ async fn the_metrics_are_those_of_the_readme() {
         "batch_rows_total",
         "batches_total",
         "config_reloads_total",
+        "trace_spans_total",
         "upstream_failures_total",
     ];
     assert_eq!(absent, happened_to_none);

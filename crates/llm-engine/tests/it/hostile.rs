@@ -70,10 +70,7 @@ async fn attack(name: &str, server: &mut Server, attack: impl AsyncFn(SocketAddr
         during.as_secs_f64() / before.as_secs_f64()
     );
     assert!(server.is_running());
-    assert!(
-        after <= most,
-        "{name}: {idle} MB before, {after} MB after"
-    );
+    assert!(after <= most, "{name}: {idle} MB before, {after} MB after");
 }
 
 /// Says this, and hears the answer until its end or for a while.
