@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::Response;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -91,14 +92,12 @@ pub(crate) async fn attempt(
 }
 
 /// `patience` is how long before the deadline the waiting began.
-pub(crate) async fn within<T>(
+pub(crate) fn within<T>(
     deadline: Instant,
     patience: Duration,
     waiting: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    timeout_at(deadline, waiting)
-        .await
-        .unwrap_or(Err(Failure::TimedOut(patience)))
+) -> impl Future<Output = Result<T, Failure>> {
+    timeout_at(deadline, waiting).map(move |waited| waited.unwrap_or(Err(Failure::TimedOut(patience))))
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Object, Failure> {
@@ -106,7 +105,7 @@ async fn whole(response: Response<Incoming>) -> Result<Object, Failure> {
         .collect()
         .await;
     let body = body.map_err(|error| Failure::Broken(error.to_string()))?;
-    let answer = Object::parse(&body.to_bytes())
+    let answer = Object::parse_passing(&body.to_bytes())
         .map_err(|error| Failure::Broken(format!("its answer is not a JSON object: {error}")))?;
     error_in(&answer).map_or(Ok(answer), Err)
 }

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::answer_error::refuse_errors;
 use crate::clients::Clients;
 use crate::connect::Proxies;
-use crate::remote::Remote;
+use crate::remote::{MODELS, Remote};
 use crate::supervise::{Worker, WorkerState};
 use crate::{Failure, RemoteSetup, RouteStatus, SetupError, Timeouts, TraceHeaders};
 
@@ -122,7 +122,7 @@ impl Deployment {
                 WorkerState::Starting => return RouteStatus::Starting,
                 WorkerState::Down => return RouteStatus::Down,
             },
-            UpstreamServer::Remote(_) => "/models",
+            UpstreamServer::Remote(_) => MODELS,
         };
         match timeout(SMALL_QUESTION, self.send(Method::GET, path, None, Bytes::new())).await {
             Ok(Ok(response)) if response.status().is_success() => RouteStatus::Ready,

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::Uri;
 use http::uri::Authority;
 use jiff::Timestamp;
@@ -195,11 +196,12 @@ impl Gateway {
     }
 
     /// Waits for this, unless the time for draining is over first.
-    pub(crate) async fn unless_cut_off<T>(&self, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
-        self.requests
-            .unless_cut_off(waiting)
-            .await
-            .ok_or_else(|| Refusal::draining(AFTER_DRAINING))
+    pub(crate) fn unless_cut_off<T>(
+        &self,
+        waiting: impl Future<Output = T>,
+    ) -> impl Future<Output = Result<T, Refusal>> {
+        let waited = self.requests.unless_cut_off(waiting);
+        waited.map(|waited| waited.ok_or_else(|| Refusal::draining(AFTER_DRAINING)))
     }
 
     pub(crate) fn refuse_while_draining(&self) -> Result<(), CompleteError> {

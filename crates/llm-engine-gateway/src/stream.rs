@@ -215,7 +215,7 @@ impl AnswerStream {
         let nonsense = |error: &dyn fmt::Display| {
             Failure::Broken(format!("an event of its stream is no chunk: {error}"))
         };
-        let fields = Object::parse(data).map_err(|error| nonsense(&error))?;
+        let fields = Object::parse_passing(data).map_err(|error| nonsense(&error))?;
         if let Some(failure) = error_in(&fields) {
             return Err(failure);
         }
