@@ -55,10 +55,12 @@ impl Budget {
         Server::start(turn, &self.sections)
     }
 
-    /// The file in the folder.
+    /// The only file of its kind in the folder.
     fn journal(&self) -> PathBuf {
         let files = std::fs::read_dir(self.state.path()).unwrap();
-        let files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
+        let files = files.map(|file| file.unwrap().path());
+        let is_journal = |file: &PathBuf| file.extension().is_some_and(|kind| kind == "redb");
+        let files: Vec<PathBuf> = files.filter(is_journal).collect();
         let [file] = &files[..] else {
             panic!("not one file: {files:?}")
         };
