@@ -8,6 +8,8 @@
 
 mod comparison;
 mod engine;
+mod outcome;
+mod random;
 mod scenario;
 mod simulation;
 
@@ -15,5 +17,6 @@ pub use comparison::{Estimate, best_fixed, equality, estimate, quantile, simulat
 pub use engine::{Engine, EngineSetup, Step};
 /// Parts of a [`Scenario`].
 pub use llm_engine_admission::{AdmissionSetup, Limit};
+pub use outcome::{CallerOutcome, Outcome, Second};
 pub use scenario::{Backoff, CallerLoad, Change, Clients, Lengths, Scenario};
-pub use simulation::{CallerOutcome, Outcome, Second, simulate};
+pub use simulation::simulate;
