@@ -128,7 +128,9 @@ impl Admission {
         let claim = request
             .fingerprint
             .and_then(|fingerprint| self.promises.find(now, request.subject, fingerprint));
-        if self.crowd.value() >= CROWDED && self.queue.is_modest(caller) {
+        let is_reserved = now < self.reserved_until;
+        let is_modest = self.queue.is_modest(caller) || is_reserved && self.queue.is_behind(caller);
+        if is_modest && self.crowd.value() >= CROWDED {
             self.reserved_until = now + RESERVED;
         }
         if self.queue.is_empty() && self.has_room(caller, request.input_tokens) {
@@ -393,7 +395,7 @@ const CREDIT: Duration = Duration::from_secs(15);
 /// For so long after a request of a caller that is behind, this part of the limit is kept free for the next ones: it is what a caller
 /// that takes eight tenths of its share has beyond its mean, of a hundred moments in all but one.
 const RESERVED: Duration = Duration::from_secs(10);
-const RESERVE: f64 = 0.2;
+const RESERVE: f64 = 0.22;
 /// Only where others wait or are turned away in this part of the time, or room would be kept free for what comes anyway.
 const CROWDED: f64 = 0.9;
 /// This part of the limit is in flight.

@@ -289,7 +289,7 @@ const AWAY: i64 = 5;
 /// By this part of the credit is behind who goes before what was promised: more than a request or two.
 const BEHIND: i64 = 10;
 /// By this part of it, who takes less than its share always: of equal callers chance makes it seldom.
-const MODEST: i64 = 2;
+const MODEST: i64 = 4;
 
 /// Charges are far below the end of the range.
 fn signed(charge: u64) -> i64 {

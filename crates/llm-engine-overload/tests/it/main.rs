@@ -17,7 +17,7 @@ use llm_engine_overload::{CallerLoad, Estimate, Limit, Outcome, Scenario, estima
 /// What the engine can take of the usual requests, a second.
 const CAPACITY: f64 = 8.8;
 /// Of the tables.
-const SEEDS: RangeInclusive<u64> = 101..=120;
+const SEEDS: RangeInclusive<u64> = 301..=320;
 
 fn adaptive() -> Limit {
     Limit::Adaptive {
