@@ -36,7 +36,7 @@ soak:
 	@scripts/with-tools.sh scripts/soak.sh
 
 fuzz:
-	@scripts/setup.sh fuzz
+	@scripts/setup.sh build
 	@scripts/with-tools.sh scripts/fuzz.sh $(ARGS)
 
 bench:

@@ -5,7 +5,6 @@
 #   scripts/setup.sh lint    that, rustfmt and clippy
 #   scripts/setup.sh wheel   what `make run` needs, and .venv-package with what builds and tests the Python package
 #   scripts/setup.sh bench   what `make run` needs, nginx, wrk, and .venv-bench with the router that we are measured beside
-#   scripts/setup.sh fuzz    what `make run` needs
 #   scripts/setup.sh test    all of that, .venv with the packages of tests/requirements.txt, and those of tests/node
 #
 # What is missing is installed with apt-get, as root or through a sudo that asks for no password. Where that
@@ -210,9 +209,9 @@ level="${1:-build}"
 python_modules=(pip)
 as_root=()
 case "$level" in
-    build | lint | fuzz) ;;
+    build | lint) ;;
     wheel | bench | test) python_modules+=(venv ensurepip) ;;
-    *) stop "usage: scripts/setup.sh build|lint|wheel|bench|fuzz|test" ;;
+    *) stop "usage: scripts/setup.sh build|lint|wheel|bench|test" ;;
 esac
 
 have cargo || stop "cargo is missing: install Rust from https://rustup.rs, then make again"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests that take minutes: those that are ignored in Rust, and those that are marked `soak` in Python. They print what they
-# measure. All but the first, which run in virtual time, go by the real clock and want a machine that has nothing else to do. One
-# needs the built-in model, and fetches it.
+# measure. The first run in virtual time, all others by the real clock, and want a machine that has nothing else to do. Who needs the
+# built-in model fetches it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,4 +1,4 @@
-//! What the head of an upstream's answer means if it is no success, and whose mistake that is.
+//! What an upstream's answer means if it is no success, and whose mistake that is.
 //!
 //! A caller hears an upstream's own words only about its own request. What is between us and the upstream is told in our
 //! words, since those of the upstream may quote our credential.
@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use llm_engine_retry::Hint;
+use llm_engine_wire::object::Object;
 use llm_engine_wire::openai::Kind;
 use llm_engine_wire::said::Said;
 use tokio::time::timeout;
@@ -99,6 +100,15 @@ pub(crate) async fn refuse_errors(
         ),
         status => Failure::Broken(in_its_words(format!("status {status}"), said)),
     })
+}
+
+/// The failure that an answer is, or an event of one, although its head was good.
+pub(crate) fn error_in(answer: &Object) -> Option<Failure> {
+    let error = answer.value("error").filter(|error| !error.is_null())?;
+    let message = Said::from_error(error).message;
+    Some(Failure::Broken(
+        message.unwrap_or_else(|| "its answer is an error".to_owned()),
+    ))
 }
 
 fn misconfigured(status: StatusCode, what_to_do: &str) -> Failure {

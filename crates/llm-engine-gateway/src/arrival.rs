@@ -5,6 +5,8 @@ use sha2::{Digest, Sha256};
 
 use llm_engine_limit::{Fingerprint, User};
 
+use crate::TraceHeaders;
+
 /// The routes on which requests for models arrive, as policies name them.
 pub const ROUTES: &[&str] = &[
     "/v1/llm/completions-sync",
@@ -17,7 +19,7 @@ pub const ROUTES: &[&str] = &[
 ];
 
 /// What is known of a request besides what it asks for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Arrival<'a> {
     /// Its name in answers and logs.
     pub request_id: &'a str,
@@ -33,6 +35,8 @@ pub struct Arrival<'a> {
     pub wait: Duration,
     /// How large it is.
     pub bytes: usize,
+    /// The trace that it belongs to, if its caller names one.
+    pub trace: Option<Box<TraceHeaders>>,
 }
 
 impl<'a> Arrival<'a> {
@@ -51,6 +55,7 @@ impl<'a> Arrival<'a> {
             },
             wait: Duration::ZERO,
             bytes: 0,
+            trace: None,
         }
     }
 

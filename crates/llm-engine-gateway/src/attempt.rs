@@ -1,14 +1,14 @@
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::Response;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use llm_engine_wire::object::{self, Object};
 use llm_engine_wire::openai::{Kind, Request, Usage};
-use llm_engine_wire::said::Said;
-use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
+use crate::answer_error::error_in;
 use crate::price::{Price, estimate_output_tokens};
 use crate::settle::Running;
 use crate::stream::{AnswerStream, Patience};
@@ -30,7 +30,7 @@ pub(crate) async fn attempt(
     mut running: Running,
 ) -> Result<AnswerBody, Failure> {
     let stream = request.kind != Kind::Embedding && (request.stream || route.deployment.prefers_stream());
-    running.sent(price.cost.input_tokens);
+    let trace = running.sent(price.cost.input_tokens, stream);
     let timeouts = route.deployment.timeouts;
     let total = timeouts.total.unwrap_or(WHOLE_ANSWER);
     let patience = if stream {
@@ -42,7 +42,7 @@ pub(crate) async fn attempt(
     let deadline = begun + patience;
     let head = route
         .deployment
-        .generate(request, price.max_output_tokens, stream, request_id);
+        .generate(request, price.max_output_tokens, stream, (request_id, trace));
     let response = match running.unless_cut_off(within(deadline, patience, head)).await {
         Ok(response) => response,
         Err(failure) => {
@@ -72,6 +72,7 @@ pub(crate) async fn attempt(
         .await
     {
         Ok(answer) => {
+            running.answered_by(|| serde_json::from_str(answer.json("model")?).ok());
             match answer.json("usage").map(serde_json::from_str) {
                 Some(Ok(usage)) => running.count(usage, false),
                 Some(Err(_)) | None => {
@@ -91,14 +92,12 @@ pub(crate) async fn attempt(
 }
 
 /// `patience` is how long before the deadline the waiting began.
-pub(crate) async fn within<T>(
+pub(crate) fn within<T>(
     deadline: Instant,
     patience: Duration,
     waiting: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    timeout_at(deadline, waiting)
-        .await
-        .unwrap_or(Err(Failure::TimedOut(patience)))
+) -> impl Future<Output = Result<T, Failure>> {
+    timeout_at(deadline, waiting).map(move |waited| waited.unwrap_or(Err(Failure::TimedOut(patience))))
 }
 
 async fn whole(response: Response<Incoming>) -> Result<Object, Failure> {
@@ -106,15 +105,7 @@ async fn whole(response: Response<Incoming>) -> Result<Object, Failure> {
         .collect()
         .await;
     let body = body.map_err(|error| Failure::Broken(error.to_string()))?;
-    let answer = Object::parse(&body.to_bytes())
+    let answer = Object::parse_passing(&body.to_bytes())
         .map_err(|error| Failure::Broken(format!("its answer is not a JSON object: {error}")))?;
-    match answer.value("error") {
-        None | Some(Value::Null) => Ok(answer),
-        Some(error) => {
-            let message = Said::from_error(error).message;
-            Err(Failure::Broken(
-                message.unwrap_or_else(|| "its answer is an error".to_owned()),
-            ))
-        }
-    }
+    error_in(&answer).map_or(Ok(answer), Err)
 }

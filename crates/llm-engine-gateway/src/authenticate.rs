@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -58,7 +59,7 @@ impl fmt::Debug for ApiKeyDigest {
 }
 
 /// The callers by the digests of their keys.
-pub(crate) struct Callers(HashMap<[u8; 32], Caller>);
+pub(crate) struct Callers(HashMap<[u8; 32], Caller, RandomState>);
 
 impl fmt::Debug for Callers {
     /// Without the digests: of a weak key it can be tried out whether it has one.

@@ -8,6 +8,7 @@ use crate::price::price;
 use crate::report::Record;
 use crate::settle::Running;
 use crate::stream::AnswerStream;
+use crate::trace::Trace;
 use crate::wait::Place;
 use crate::{Arrival, Caller, Failure, Gateway, Refusal, Route};
 
@@ -75,7 +76,8 @@ impl Gateway {
         arrival: &Arrival<'_>,
     ) -> Result<AnswerBody, CompleteError> {
         let at = (self.wall_clock)();
-        let mut record = Record::begin(&self.explanations, arrival, caller, route, at);
+        let trace = Trace::begin(self.telemetry.as_ref(), request, arrival);
+        let mut record = Record::begin(&self.explanations, arrival, caller, route, (at, trace));
         // Shutting down waits also for those that wait for a place.
         let _token = self.requests.tasks.token();
         let subject = subject(caller, route, arrival);

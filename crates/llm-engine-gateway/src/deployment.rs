@@ -20,9 +20,9 @@ use tokio::time::timeout;
 use crate::answer_error::refuse_errors;
 use crate::clients::Clients;
 use crate::connect::Proxies;
-use crate::remote::Remote;
+use crate::remote::{MODELS, Remote};
 use crate::supervise::{Worker, WorkerState};
-use crate::{Failure, RemoteSetup, RouteStatus, SetupError, Timeouts};
+use crate::{Failure, RemoteSetup, RouteStatus, SetupError, Timeouts, TraceHeaders};
 
 /// One model at one upstream with one credential.
 #[derive(Debug)]
@@ -92,6 +92,19 @@ impl Deployment {
         })
     }
 
+    /// The upstream's own name of the model.
+    pub(crate) fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// Host and port of its server; `None` of a worker.
+    pub(crate) fn address(&self) -> Option<(String, u16)> {
+        match &self.upstream {
+            UpstreamServer::Worker { .. } => None,
+            UpstreamServer::Remote(remote) => remote.address(),
+        }
+    }
+
     /// Whether a request can be sent now.
     pub(crate) fn is_up(&self) -> bool {
         match &self.upstream {
@@ -109,7 +122,7 @@ impl Deployment {
                 WorkerState::Starting => return RouteStatus::Starting,
                 WorkerState::Down => return RouteStatus::Down,
             },
-            UpstreamServer::Remote(_) => "/models",
+            UpstreamServer::Remote(_) => MODELS,
         };
         match timeout(SMALL_QUESTION, self.send(Method::GET, path, None, Bytes::new())).await {
             Ok(Ok(response)) if response.status().is_success() => RouteStatus::Ready,
@@ -153,7 +166,7 @@ impl Deployment {
         request: &Request,
         max_output_tokens: u64,
         stream: bool,
-        request_id: &str,
+        (request_id, trace): (&str, Option<Box<TraceHeaders>>),
     ) -> Result<Response<Incoming>, Failure> {
         let body = request.upstream_body(&Upstream {
             model: &self.model,
@@ -168,7 +181,7 @@ impl Deployment {
             (UpstreamServer::Remote(_), kind) => kind.path(),
         };
         let response = self
-            .send(Method::POST, path, Some(request_id), body.into())
+            .send(Method::POST, path, Some((request_id, trace)), body.into())
             .await?;
         let answer = refuse_errors(response, (request.kind, stream), (self.wall_clock)()).await;
         answer.map_err(|failure| self.cool_down(failure))
@@ -225,15 +238,18 @@ impl Deployment {
         &self,
         method: Method,
         path: &str,
-        request_id: Option<&str>,
+        named: Option<(&str, Option<Box<TraceHeaders>>)>,
         body: Bytes,
     ) -> Result<Response<Incoming>, Failure> {
         let mut request = HttpRequest::builder()
             .method(method)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, text/event-stream");
-        if let Some(request_id) = request_id {
+        if let Some((request_id, trace)) = named {
             request = request.header(REQUEST_ID_HEADER, request_id);
+            if let Some((trace, headers)) = trace.zip(request.headers_mut()) {
+                trace.add_to(headers);
+            }
         }
         let broken = |error: &dyn fmt::Display| Failure::Broken(error.to_string());
         let answer = match &self.upstream {

@@ -143,6 +143,13 @@ fn digest(request_id: &str) -> u64 {
 }
 
 impl Explanation {
+    /// The policy that would have refused it, but only observes.
+    pub(crate) fn would_refuse(&self) -> Option<&Arc<str>> {
+        let mut quotas = self.quotas.iter();
+        let quota = quotas.find(|quota| quota.verdict == Verdict::WouldRefuse)?;
+        Some(&quota.policy)
+    }
+
     /// For programs.
     #[must_use]
     pub fn to_json(&self) -> Value {

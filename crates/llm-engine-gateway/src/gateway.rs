@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::Uri;
 use http::uri::Authority;
 use jiff::Timestamp;
@@ -23,10 +24,12 @@ use crate::policies::name_all;
 use crate::resolve::Routes;
 use crate::settle::Requests;
 use crate::supervise::Worker;
+use crate::telemetry::Telemetry;
 use crate::wait::Queue;
 use crate::{
     Arrival, Caller, CallerSetup, CompleteError, DeploymentSetup, Explanation, Level, ModelSetup,
-    PolicySetup, ProxySetup, Refusal, Route, Setup, SetupError, Unauthenticated, UnknownModel,
+    PolicySetup, ProxySetup, Refusal, Route, Setup, SetupError, TelemetrySetup, Unauthenticated,
+    UnknownModel,
 };
 
 /// Callers, routes, limits and deployments: all that requests need and share.
@@ -36,6 +39,8 @@ pub struct Gateway {
     routes: Routes,
     pub(crate) limits: Arc<Limits>,
     pub(crate) explanations: Arc<Explanations>,
+    /// `None`: nothing is traced.
+    pub(crate) telemetry: Option<Telemetry>,
     pub(crate) wall_clock: fn() -> Timestamp,
     pub(crate) requests: Requests,
     metrics: Metrics,
@@ -69,6 +74,8 @@ impl Gateway {
             wall_clock: setup.wall_clock,
             metrics: &metrics,
         };
+        let telemetry = setup.telemetry.map(|setup| surroundings.telemetry(setup));
+        let telemetry = telemetry.transpose()?;
         let routes: Result<Vec<Route>, SetupError> = setup
             .models
             .into_iter()
@@ -83,6 +90,7 @@ impl Gateway {
             routes: Routes::new(routes?),
             limits,
             explanations: Arc::default(),
+            telemetry,
             wall_clock: setup.wall_clock,
             requests: Requests::default(),
             metrics,
@@ -180,7 +188,7 @@ impl Gateway {
         self.requests.cut_off();
     }
 
-    /// Ends the model workers.
+    /// Ends the model workers, and sends what there is left of traces.
     pub async fn stop(&self) {
         self.stop_workers.cancel();
         self.workers.close();
@@ -188,11 +196,12 @@ impl Gateway {
     }
 
     /// Waits for this, unless the time for draining is over first.
-    pub(crate) async fn unless_cut_off<T>(&self, waiting: impl Future<Output = T>) -> Result<T, Refusal> {
-        self.requests
-            .unless_cut_off(waiting)
-            .await
-            .ok_or_else(|| Refusal::draining(AFTER_DRAINING))
+    pub(crate) fn unless_cut_off<T>(
+        &self,
+        waiting: impl Future<Output = T>,
+    ) -> impl Future<Output = Result<T, Refusal>> {
+        let waited = self.requests.unless_cut_off(waiting);
+        waited.map(|waited| waited.ok_or_else(|| Refusal::draining(AFTER_DRAINING)))
     }
 
     pub(crate) fn refuse_while_draining(&self) -> Result<(), CompleteError> {
@@ -222,7 +231,8 @@ impl Route {
 /// Those that don't matter may be of a kind that can't be used.
 fn proxies(setup: &Setup) -> Result<Proxies, SetupError> {
     let mut models = setup.models.iter();
-    if models.any(|model| matches!(model.deployment, DeploymentSetup::Remote(_))) {
+    let is_remote = |model: &ModelSetup| matches!(model.deployment, DeploymentSetup::Remote(_));
+    if setup.telemetry.is_some() || models.any(is_remote) {
         Proxies::new(&setup.proxies)
     } else {
         Proxies::new(&ProxySetup::default())
@@ -240,6 +250,11 @@ struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
+    fn telemetry(&self, setup: TelemetrySetup) -> Result<Telemetry, SetupError> {
+        let stop = self.stop_workers.clone();
+        Telemetry::start(setup, &self.proxies, self.metrics, self.workers, stop)
+    }
+
     fn route(&self, id: u32, model: ModelSetup) -> Result<Route, SetupError> {
         let metrics = Arc::new(self.metrics.of_model(&model.name));
         let upstream = upstream(&model.deployment);

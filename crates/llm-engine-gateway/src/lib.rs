@@ -48,6 +48,9 @@ mod setup;
 mod simulate;
 mod stream;
 mod supervise;
+mod telemetry;
+mod trace;
+mod trace_headers;
 mod wait;
 
 pub use arrival::{Arrival, ROUTES};
@@ -71,6 +74,8 @@ pub use simulate::{
     Simulation, SimulationReport, SimulationSetup, Tally, Timeline, Tokens, Waits,
 };
 pub use stream::{AnswerStream, Event};
+pub use telemetry::TelemetrySetup;
+pub use trace_headers::TraceHeaders;
 
 /// The most policies that there can be.
 pub const MOST_POLICIES: usize = Limiter::MOST_POLICIES;

@@ -37,6 +37,7 @@ pub(crate) struct Metrics {
     limiter_shared_rows: Gauge,
     open_bookings: Gauge,
     bookings: Family<BookingLabels, Counter>,
+    spans: Family<SpanLabels, Counter>,
 }
 
 /// What is counted of one model.
@@ -101,6 +102,20 @@ struct BookingLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SpanLabels {
+    outcome: &'static str,
+}
+
+/// What is counted of spans that have ended.
+#[derive(Debug, Clone)]
+pub(crate) struct SpanCounts {
+    /// The collector has them.
+    pub(crate) sent: Counter,
+    /// Nobody has.
+    pub(crate) lost: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModelLabels {
     model: Arc<str>,
 }
@@ -132,6 +147,7 @@ impl Default for Metrics {
             limiter_shared_rows: Gauge::default(),
             open_bookings: Gauge::default(),
             bookings: Family::default(),
+            spans: Family::default(),
         }
     }
 }
@@ -210,6 +226,19 @@ impl Metrics {
             "Tables that are full, so that new keys share their quotas; should be 0",
             self.limiter_shared_rows.clone(),
         );
+        registry.register(
+            "llm_engine_trace_spans",
+            "Spans of requests for the collector of traces: sent; lost, because it did not take them",
+            self.spans.clone(),
+        );
+    }
+
+    pub(crate) fn spans(&self) -> SpanCounts {
+        let count = |outcome| self.spans.get_or_create_owned(&SpanLabels { outcome });
+        SpanCounts {
+            sent: count("sent"),
+            lost: count("lost"),
+        }
     }
 
     pub(crate) fn of_model(&self, name: &str) -> ModelMetrics {

@@ -3,9 +3,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue, PROXY_AUTHORIZATION};
+use http::uri::Scheme;
 use http::{Uri, request};
 use http_body_util::Full;
 use hyper_util::client::legacy::ResponseFuture;
+use llm_engine_wire::openai::Kind;
 
 use crate::clients::Clients;
 use crate::connect::{Connector, Proxies};
@@ -16,11 +18,22 @@ use crate::{RemoteSetup, SetupError};
 pub(crate) struct Remote {
     /// The URL up to and including `/v1`, without a slash at the end.
     base: String,
+    /// What is below it, in the order of [`PATHS`].
+    uris: [Uri; PATHS.len()],
     authorization: Option<HeaderValue>,
     proxy_authorization: Option<HeaderValue>,
     clients: Clients<Connector>,
     pub(crate) cooldown: Cooldown,
 }
+
+/// All that is asked of such a server: completions, and which models it has.
+const PATHS: [&str; 4] = [
+    Kind::Chat.path(),
+    Kind::Completion.path(),
+    Kind::Embedding.path(),
+    MODELS,
+];
+pub(crate) const MODELS: &str = "/models";
 
 impl Remote {
     pub(crate) fn new(
@@ -34,6 +47,10 @@ impl Remote {
             // What stands before an @ is a password.
             url: base.rsplit('@').next().unwrap_or_default().to_owned(),
         })?;
+        let below = |path| {
+            let uri = format!("{base}{path}").parse();
+            uri.expect("what is below a URL is one")
+        };
         let authorization = setup.api_key.as_ref().map(|key| {
             let mut value = HeaderValue::from_str(&format!("Bearer {key}"))?;
             value.set_sensitive(true);
@@ -54,6 +71,7 @@ impl Remote {
             error,
         })?;
         Ok(Self {
+            uris: PATHS.map(below),
             base,
             authorization,
             proxy_authorization: proxies.authorization(&url),
@@ -62,7 +80,19 @@ impl Remote {
         })
     }
 
-    /// Sends a request to a path below the base.
+    /// Its host and port.
+    pub(crate) fn address(&self) -> Option<(String, u16)> {
+        let url = parse(&self.base)?;
+        let usual = if url.scheme() == Some(&Scheme::HTTPS) {
+            443
+        } else {
+            80
+        };
+        let host = url.host()?.trim_matches(['[', ']']);
+        Some((host.to_owned(), url.port_u16().unwrap_or(usual)))
+    }
+
+    /// Sends a request to one of [`PATHS`].
     pub(crate) fn send(
         &self,
         mut request: request::Builder,
@@ -75,9 +105,9 @@ impl Remote {
         if let Some(value) = &self.proxy_authorization {
             request = request.header(PROXY_AUTHORIZATION, value);
         }
-        let request = request
-            .uri(format!("{}{path}", self.base))
-            .body(Full::new(body))?;
+        let place = PATHS.iter().position(|known| *known == path);
+        let uri = &self.uris[place.expect("nothing else is asked")];
+        let request = request.uri(uri.clone()).body(Full::new(body))?;
         Ok(self.clients.request(request))
     }
 }

@@ -6,16 +6,20 @@ use llm_engine_limit::Cost;
 use llm_engine_wire::openai::Usage;
 use tokio::time::Instant;
 
-use crate::explain::{Explanation, Explanations, QuotaView, Verdict};
+use crate::deployment::Deployment;
+use crate::explain::{Explanation, Explanations, QuotaView};
 use crate::metrics::{Ended, ModelMetrics};
-use crate::{Arrival, Caller, CompleteError, Refusal, Route};
+use crate::telemetry::Outcome;
+use crate::trace::Trace;
+use crate::{Arrival, Caller, CompleteError, Refusal, Route, TraceHeaders};
 
-/// What is reported of one request: logged once, when this is dropped, however the request ended, and kept to be
-/// explained.
+/// What is reported of one request: logged once, when this is dropped, however the request ended, kept to be explained, and
+/// the end of its span.
 #[derive(Debug)]
 pub(crate) struct Record {
     explanations: Arc<Explanations>,
     metrics: Arc<ModelMetrics>,
+    trace: Trace,
     /// The number of its route.
     route: u32,
     /// Shared only once nothing changes in it any more.
@@ -36,7 +40,7 @@ impl Record {
         arrival: &Arrival<'_>,
         caller: &Caller,
         route: &Route,
-        at: Timestamp,
+        (at, trace): (Timestamp, Trace),
     ) -> Self {
         let explanation = Explanation {
             request_id: arrival.request_id.to_owned(),
@@ -56,6 +60,7 @@ impl Record {
         Self {
             explanations: Arc::clone(explanations),
             metrics: Arc::clone(&route.metrics),
+            trace,
             route: arrival.route_number(),
             explanation: Arc::new(explanation),
             begun: Instant::now(),
@@ -91,9 +96,20 @@ impl Record {
         self.admitted_after = Some(self.begun.elapsed());
     }
 
-    /// It is sent to the deployment, for the first time or again.
-    pub(crate) fn sent(&mut self) {
+    /// It is sent to the deployment, for the first time or again; gives what that is told of its trace.
+    pub(crate) fn sent(
+        &mut self,
+        deployment: &Deployment,
+        stream: bool,
+        max_output_tokens: u64,
+    ) -> Option<Box<TraceHeaders>> {
         self.attempts += 1;
+        self.trace.sent(deployment, stream, max_output_tokens)
+    }
+
+    /// The model that answers, as its deployment calls it.
+    pub(crate) fn answered_by(&mut self, model: impl FnOnce() -> Option<String>) {
+        self.trace.answered_by(model);
     }
 
     pub(crate) fn first_event(&mut self) {
@@ -141,11 +157,11 @@ impl Drop for Record {
             asked,
             charged,
             held,
-            quotas,
+            quotas: _,
             refusal,
             at: _,
         } = &*self.explanation;
-        let would_refuse = quotas.iter().find(|quota| quota.verdict == Verdict::WouldRefuse);
+        let trace_id = self.trace.id();
         tracing::info!(
             target: "llm_engine::request",
             request_id,
@@ -157,7 +173,7 @@ impl Drop for Record {
             policy = refusal.as_ref().and_then(|refusal| refusal.policy.as_deref()),
             retry_after_ms = refusal.as_ref().and_then(|refusal| refusal.retry_after).map(milliseconds),
             booked = refusal.as_ref().map(|refusal| refusal.booked),
-            would_refuse = would_refuse.map(|quota| &*quota.policy),
+            would_refuse = self.explanation.would_refuse().map(|policy| &**policy),
             upstream = (self.attempts > 0).then_some(&*self.upstream),
             attempts = self.attempts,
             asked_input_tokens = asked.input_tokens,
@@ -170,6 +186,7 @@ impl Drop for Record {
             admitted_after_ms = self.admitted_after.map(milliseconds),
             first_event_after_ms = self.first_event_after.map(milliseconds),
             duration_ms = milliseconds(self.begun.elapsed()),
+            trace_id = trace_id.as_ref().map(tracing::field::display),
             "request"
         );
         self.metrics.ended(Ended {
@@ -180,6 +197,14 @@ impl Drop for Record {
             output_tokens: self.usage.completion_tokens,
             first_token_after: self.first_event_after,
             after: self.begun.elapsed(),
+        });
+        self.trace.end(&Outcome {
+            explanation: &self.explanation,
+            attempts: self.attempts,
+            usage: self.usage,
+            usage_estimated: self.usage_estimated,
+            admitted_after: self.admitted_after,
+            first_event_after: self.first_event_after,
         });
         self.explanations.keep(Arc::clone(&self.explanation));
     }

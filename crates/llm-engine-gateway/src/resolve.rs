@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+
 use crate::PriceSetup;
 use crate::deployment::Deployment;
 use crate::learn::AnswerLengths;
@@ -58,13 +60,13 @@ impl Route {
 #[derive(Debug)]
 pub(crate) struct Routes {
     routes: Vec<Arc<Route>>,
-    by_name: HashMap<String, usize>,
+    by_name: HashMap<String, usize, RandomState>,
 }
 
 impl Routes {
     /// Each route's id is its position.
     pub(crate) fn new(routes: Vec<Route>) -> Self {
-        let mut by_name = HashMap::new();
+        let mut by_name = HashMap::default();
         for (index, route) in routes.iter().enumerate() {
             for name in std::iter::once(&route.name).chain(&route.aliases) {
                 by_name.insert(name.clone(), index);

@@ -1,10 +1,14 @@
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
+use futures_util::FutureExt as _;
 use llm_engine_limit::Cost;
 use llm_engine_wire::openai::Usage;
+use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -14,7 +18,7 @@ use crate::learn::AnswerLengths;
 use crate::price::{Price, cost};
 use crate::report::Record;
 use crate::wait::Place;
-use crate::{CompleteError, Failure, PriceSetup, Route};
+use crate::{CompleteError, Failure, PriceSetup, Route, TraceHeaders};
 
 /// All requests that are running.
 #[derive(Debug, Default, Clone)]
@@ -35,16 +39,40 @@ impl Requests {
     }
 
     /// Waits for this, unless the time for draining is over first.
-    pub(crate) async fn unless_cut_off<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
-        if self.is_cut_off.load(Ordering::Relaxed) {
-            return None;
+    pub(crate) fn unless_cut_off<F: Future>(&self, waiting: F) -> UnlessCutOff<'_, F> {
+        UnlessCutOff {
+            is_cut_off: &self.is_cut_off,
+            cut_off: self.cut_off.cancelled(),
+            waiting,
         }
-        tokio::select! {
-            // What need not wait does not stand in line to be told.
-            biased;
-            waited = waiting => Some(waited),
-            () = self.cut_off.cancelled() => None,
+    }
+}
+
+pin_project! {
+    /// Waits for something, unless the time for draining is over first. By hand, because an `async fn` has room for what it is
+    /// given and for what it waits for, and these are the largest futures of a request.
+    pub(crate) struct UnlessCutOff<'a, F> {
+        is_cut_off: &'a AtomicBool,
+        #[pin]
+        cut_off: WaitForCancellationFuture<'a>,
+        #[pin]
+        waiting: F,
+    }
+}
+
+impl<F: Future> Future for UnlessCutOff<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<F::Output>> {
+        let this = self.project();
+        if this.is_cut_off.load(Ordering::Relaxed) {
+            return Poll::Ready(None);
         }
+        // What need not wait does not stand in line to be told.
+        if let Poll::Ready(waited) = this.waiting.poll(context) {
+            return Poll::Ready(Some(waited));
+        }
+        this.cut_off.poll(context).map(|()| None)
     }
 }
 
@@ -112,20 +140,28 @@ impl Running {
     }
 
     /// Waits for this, unless the time for draining is over first.
-    pub(crate) async fn unless_cut_off<T>(
+    pub(crate) fn unless_cut_off<T>(
         &self,
         waiting: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let waited = self.requests.unless_cut_off(waiting).await;
-        waited.unwrap_or(Err(Failure::CutOff))
+    ) -> impl Future<Output = Result<T, Failure>> {
+        let waited = self.requests.unless_cut_off(waiting);
+        waited.map(|waited| waited.unwrap_or(Err(Failure::CutOff)))
     }
 
-    /// The request is about to be sent; if nothing more becomes known it is charged the tokens of its prompt.
-    pub(crate) fn sent(&mut self, prompt_tokens: u64) {
+    /// The request is about to be sent; if nothing more becomes known it is charged the tokens of its prompt. Gives what the
+    /// deployment is told of its trace.
+    pub(crate) fn sent(&mut self, prompt_tokens: u64, stream: bool) -> Option<Box<TraceHeaders>> {
         self.work = Work::Sent;
+        let held = self.held.as_mut()?;
+        held.count(Usage::new(prompt_tokens, 0), true);
+        let max_output_tokens = held.asked.max_output_tokens;
+        held.record.sent(&held.deployment, stream, max_output_tokens)
+    }
+
+    /// The model that answers, as its deployment calls it.
+    pub(crate) fn answered_by(&mut self, model: impl FnOnce() -> Option<String>) {
         if let Some(held) = &mut self.held {
-            held.record.sent();
-            held.count(Usage::new(prompt_tokens, 0), true);
+            held.record.answered_by(model);
         }
     }
 

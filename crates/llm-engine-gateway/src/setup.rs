@@ -7,9 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use llm_engine_limit::{Mode, Per, Period, Quota, QuotaError, Unit};
+use opentelemetry_otlp::ExporterBuildError;
 use rustls::pki_types::CertificateDer;
 
-use crate::{ApiKeyDigest, JournalError};
+use crate::{ApiKeyDigest, JournalError, TelemetrySetup};
 
 /// Everything that a gateway is made from.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Setup {
     pub journal: Option<PathBuf>,
     /// Through what remote servers are reached.
     pub proxies: ProxySetup,
+    /// Where traces of requests go. `None`: nowhere.
+    pub telemetry: Option<TelemetrySetup>,
     /// The time of day, by which calendar windows begin.
     pub wall_clock: fn() -> Timestamp,
 }
@@ -249,6 +252,12 @@ pub enum SetupError {
         /// What is wrong with it.
         error: rustls::Error,
     },
+    /// Traces can't be sent.
+    #[error("telemetry: {0}")]
+    Telemetry(#[from] ExporterBuildError),
+    /// There is no TLS towards the collector of traces.
+    #[error("telemetry: TLS can't be used: {0}")]
+    TelemetryTls(rustls::Error),
     /// The credential can't be put into a header.
     #[error("model {model}: the API key of the deployment has characters that no HTTP header can carry")]
     ApiKey {

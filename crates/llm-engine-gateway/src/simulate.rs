@@ -6,8 +6,10 @@
 //! from one address and for no known user.
 
 mod client;
+mod counted;
 mod quotas;
 mod report;
+mod request;
 mod timeline;
 
 #[cfg(test)]
@@ -27,71 +29,14 @@ use crate::hold::{Held, Holding};
 use crate::names::{Names, team_name};
 use crate::policies::{Policies, name_all};
 use crate::price::cost;
-use crate::{CallerSetup, PolicySetup, PriceSetup, Refusal};
+use crate::{PriceSetup, Refusal};
 
 pub use client::Retry;
 pub use report::{BookingCounts, CallerReport, PolicyReport, QuotaUse, SimulationReport, Tally, Waits};
+pub use request::{SimulatedModel, SimulatedRequest, SimulationSetup, Tokens};
 pub use timeline::{Moment, Timeline};
 
-use quotas::Quotas;
-
-/// What a simulation is made from.
-#[derive(Debug)]
-pub struct SimulationSetup {
-    /// The models that are known.
-    pub models: Vec<SimulatedModel>,
-    /// The callers that are known.
-    pub callers: Vec<CallerSetup>,
-    /// The limits.
-    pub policies: Vec<PolicySetup>,
-    /// The time on the wall when it begins, by which calendar windows begin.
-    pub start: Timestamp,
-    /// Of all that is random: the same seed and the same requests give the same report.
-    pub seed: u64,
-}
-
-/// What a simulation has to know of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SimulatedModel {
-    /// Its name.
-    pub name: String,
-    /// Further names.
-    pub aliases: Vec<String>,
-    /// What it costs.
-    pub price: PriceSetup,
-}
-
-/// One request, and what would become of it if it were admitted.
-#[derive(Debug, Clone, Copy)]
-pub struct SimulatedRequest<'a> {
-    /// Who sends it. A caller that is not known is a team of its own.
-    pub caller: &'a str,
-    /// The model, by any of its names. One that is not known costs nothing.
-    pub model: &'a str,
-    /// One of [`ROUTES`](crate::ROUTES).
-    pub route: &'a str,
-    /// What it reserves.
-    pub asked: Tokens,
-    /// What it really uses. `None`: no model works on it, although the policies admit it.
-    pub used: Option<Tokens>,
-    /// How long it runs once it is admitted.
-    pub lasts: Duration,
-    /// By what it is recognised when it comes again.
-    pub fingerprint: Fingerprint,
-    /// What its client does when it is refused.
-    pub retry: Retry,
-    /// How often the client tries at most.
-    pub attempts: u32,
-}
-
-/// An amount of tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tokens {
-    /// Of the prompt.
-    pub input: u64,
-    /// Of the answer.
-    pub output: u64,
-}
+use counted::{CallerTally, Counted};
 
 /// Requests under policies, in virtual time. Memory is bounded by the requests that are open at a time and by the number
 /// of callers, not by how many requests there are.
@@ -114,31 +59,7 @@ pub struct Simulation {
     /// By time, then in the order in which they came up.
     events: BTreeMap<(Time, u64), Event>,
     next_event: u64,
-    report: Report,
-}
-
-/// What is counted while it runs.
-#[derive(Debug)]
-struct Report {
-    total: Tally,
-    policies: Vec<Tally>,
-    /// By the numbers of callers.
-    callers: Vec<CallerTally>,
-    /// By the numbers of models that are not in the setup.
-    unknown_models: BTreeMap<u32, u64>,
-    bookings: BookingCounts,
-    quotas: Quotas,
-    timeline: Timeline,
-    /// All whom and what there were requests for, by caller, model and route.
-    subjects: HashMap<(u32, u32, u32), Subject>,
-    last_decision: Time,
-}
-
-#[derive(Debug, Clone, Default)]
-struct CallerTally {
-    tally: Tally,
-    /// Refused calls by policy.
-    refused_by: Vec<u64>,
+    counted: Counted,
 }
 
 /// Something that happens later.
@@ -213,20 +134,9 @@ impl Simulation {
         });
         let teams = teams.collect();
         let policies = Policies::new(policies, &mut names, Time::ZERO, start)?;
-        let quotas = Quotas::new(&policies.setups);
         Ok(Self {
             limiter: Limiter::new(policies.limits.to_vec()),
-            report: Report {
-                total: Tally::default(),
-                policies: vec![Tally::default(); policies.limits.len()],
-                callers: Vec::new(),
-                unknown_models: BTreeMap::new(),
-                bookings: BookingCounts::default(),
-                timeline: Timeline::new(quotas.len()),
-                quotas,
-                subjects: HashMap::new(),
-                last_decision: Time::ZERO,
-            },
+            counted: Counted::new(&policies.setups),
             known_callers: callers.len(),
             known_models: models.len(),
             policies,
@@ -280,7 +190,7 @@ impl Simulation {
             was_held: false,
             is_booked: false,
         };
-        self.report
+        self.counted
             .tally(subject.caller, applies, |tally| tally.requests += 1);
         self.call(pending);
     }
@@ -309,14 +219,14 @@ impl Simulation {
 
     /// Sets the clock. The timeline notes how every quota stands when a moment of it begins.
     fn advance(&mut self, now: Time) {
-        while self.report.timeline.end() <= now {
-            let begin = self.report.timeline.begin_next();
-            for subject in self.report.subjects.values() {
+        while self.counted.timeline.end() <= now {
+            let begin = self.counted.timeline.begin_next();
+            for subject in self.counted.subjects.values() {
                 let levels = self.limiter.levels(begin, *subject);
                 let applies = applying(&self.policies, *subject);
-                self.report
+                self.counted
                     .quotas
-                    .note(applies, &levels, &mut self.report.timeline);
+                    .note(applies, &levels, &mut self.counted.timeline);
             }
         }
         if now >= self.next_look {
@@ -334,24 +244,24 @@ impl Simulation {
         if pending.held.is_none() {
             pending.called = now;
             pending.calls += 1;
-            self.report
+            self.counted
                 .tally(pending.subject.caller, pending.applies, |tally| tally.calls += 1);
         }
         let comes_as_booked = std::mem::take(&mut pending.is_booked);
         let decision = self
             .limiter
             .admit_or_book(now, pending.subject, pending.asked, pending.fingerprint);
-        self.report.last_decision = now;
+        self.counted.last_decision = now;
         // Who is the next has the same booking still, a moment later.
         let is_next = decision.as_ref().is_err_and(NotAdmitted::is_next);
         if comes_as_booked && !is_next {
-            self.report.bookings.claimed += 1;
-            self.report.bookings.kept += u64::from(decision.is_ok());
+            self.counted.bookings.claimed += 1;
+            self.counted.bookings.kept += u64::from(decision.is_ok());
         }
         let levels = self.limiter.levels(now, pending.subject);
-        self.report
+        self.counted
             .quotas
-            .note(pending.applies, &levels, &mut self.report.timeline);
+            .note(pending.applies, &levels, &mut self.counted.timeline);
         match decision {
             Ok(reservation) => self.admit(pending, reservation),
             Err(refusal) => self.refuse(pending, refusal),
@@ -377,13 +287,13 @@ impl Simulation {
             0
         };
         let waited = self.now.since(begun);
-        self.report.tally(subject.caller, applies, |tally| {
+        self.counted.tally(subject.caller, applies, |tally| {
             tally.admitted += 1;
             tally.waits.add(waited);
         });
-        self.report
+        self.counted
             .tally_by(subject.caller, would_refuse, |tally| tally.would_refuse += 1);
-        self.report.timeline.now().admitted += 1;
+        self.counted.timeline.now().admitted += 1;
         let running = Running {
             reservation,
             used,
@@ -403,7 +313,7 @@ impl Simulation {
         let hold = self.policies.hold(&refusal);
         let is_another = !refusal.is_next();
         let refusal = Refusal::from(refusal);
-        self.report.bookings.told += u64::from(refusal.booked && is_another);
+        self.counted.bookings.told += u64::from(refusal.booked && is_another);
         let until = refusal.retry_after.map(|wait| self.now + wait);
         let until = until.filter(|until| !hold.is_zero() && *until <= pending.called + hold);
         let caller = pending.subject.caller;
@@ -413,8 +323,8 @@ impl Simulation {
             }
             if pending.held.is_some() {
                 if !std::mem::replace(&mut pending.was_held, true) {
-                    self.report.tally_by(caller, refused_by, |tally| tally.held += 1);
-                    self.report.timeline.now().held += 1;
+                    self.counted.tally_by(caller, refused_by, |tally| tally.held += 1);
+                    self.counted.timeline.now().held += 1;
                 }
                 pending.is_booked = refusal.booked;
                 self.later(until, Event::Call(pending));
@@ -424,10 +334,10 @@ impl Simulation {
         if let Some(held) = pending.held.take() {
             held.ended();
         }
-        self.report
+        self.counted
             .tally_by(caller, refused_by, |tally| tally.refused += 1);
-        self.report.refused_by(caller, refused_by);
-        self.report.timeline.now().refused += 1;
+        self.counted.refused_by(caller, refused_by);
+        self.counted.timeline.now().refused += 1;
         match pending
             .retry
             .wait(&refusal, pending.calls, pending.attempts, &mut self.random)
@@ -437,7 +347,7 @@ impl Simulation {
                 self.later(self.now + wait, Event::Call(pending));
             }
             None => self
-                .report
+                .counted
                 .tally(caller, pending.applies, |tally| tally.lost += 1),
         }
     }
@@ -452,8 +362,10 @@ impl Simulation {
             applies,
         } = running;
         self.limiter.settle(self.now, reservation, used);
-        self.report.tally(caller, applies, |tally| tally.settle(used));
-        self.report.quotas.settle(counted_by, used, self.now.since(began));
+        self.counted.tally(caller, applies, |tally| tally.settle(used));
+        self.counted
+            .quotas
+            .settle(counted_by, used, self.now.since(began));
     }
 
     fn later(&mut self, at: Time, event: Event) {
@@ -468,7 +380,7 @@ impl Simulation {
         let team = *team.or_insert_with(|| teams.number(&team_name(caller, None)));
         let model = self.names.model(model);
         if model as usize >= self.known_models {
-            *self.report.unknown_models.entry(model).or_default() += 1;
+            *self.counted.unknown_models.entry(model).or_default() += 1;
         }
         let subject = Subject {
             caller: caller_number,
@@ -479,9 +391,9 @@ impl Simulation {
             user: User::UNKNOWN,
         };
         let key = (subject.caller, subject.model, subject.route);
-        self.report.subjects.entry(key).or_insert(subject);
-        let callers = self.report.callers.len().max(caller_number as usize + 1);
-        self.report.callers.resize_with(callers, CallerTally::default);
+        self.counted.subjects.entry(key).or_insert(subject);
+        let callers = self.counted.callers.len().max(caller_number as usize + 1);
+        self.counted.callers.resize_with(callers, CallerTally::default);
         subject
     }
 
@@ -503,28 +415,6 @@ impl Simulation {
     }
 }
 
-impl Report {
-    /// For the request as a whole: of all, of its caller, and of these policies.
-    fn tally(&mut self, caller: u32, policies: u64, mut change: impl FnMut(&mut Tally)) {
-        change(&mut self.total);
-        change(&mut self.callers[caller as usize].tally);
-        each_bit(policies, |index| change(&mut self.policies[index]));
-    }
-
-    /// For what some policies did, if there are any.
-    fn tally_by(&mut self, caller: u32, policies: u64, change: impl FnMut(&mut Tally)) {
-        if policies != 0 {
-            self.tally(caller, policies, change);
-        }
-    }
-
-    fn refused_by(&mut self, caller: u32, policies: u64) {
-        let counts = &mut self.callers[caller as usize].refused_by;
-        counts.resize(self.policies.len(), 0);
-        each_bit(policies, |index| counts[index] += 1);
-    }
-}
-
 fn applying(policies: &Policies, subject: Subject) -> u64 {
     bits(policies.limits.iter().map(|policy| policy.applies_to(subject)))
 }
@@ -533,12 +423,4 @@ fn applying(policies: &Policies, subject: Subject) -> u64 {
 fn bits(are: impl Iterator<Item = bool>) -> u64 {
     are.enumerate()
         .fold(0, |bits, (index, is)| bits | u64::from(is) << index)
-}
-
-fn each_bit(bits: u64, mut each: impl FnMut(usize)) {
-    let mut rest = bits;
-    while rest != 0 {
-        each(rest.trailing_zeros() as usize);
-        rest &= rest - 1;
-    }
 }

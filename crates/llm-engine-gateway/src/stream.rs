@@ -5,13 +5,14 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use llm_engine_wire::object::{self, Object};
-use llm_engine_wire::openai::{self, Chunk, ErrorBody, Request, Response, Usage};
+use llm_engine_wire::openai::{self, Chunk, Request, Response, Usage};
 use llm_engine_wire::sse::Decoder;
 use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Failure;
+use crate::answer_error::error_in;
 use crate::attempt::within;
 use crate::settle::Running;
 
@@ -98,6 +99,7 @@ impl AnswerStream {
             Ok(Some(event)) => {
                 if let Some(running) = &mut self.running {
                     running.first_event();
+                    running.answered_by(|| Some(event.chunk.model.clone()));
                 }
                 self.first = Some(event);
                 Ok(self)
@@ -213,11 +215,9 @@ impl AnswerStream {
         let nonsense = |error: &dyn fmt::Display| {
             Failure::Broken(format!("an event of its stream is no chunk: {error}"))
         };
-        let fields = Object::parse(data).map_err(|error| nonsense(&error))?;
-        if fields.json("error").is_some_and(|error| error != "null") {
-            let message = serde_json::from_slice::<ErrorBody>(data)
-                .map_or_else(|_| fields.with(&[]), |body| body.error.message);
-            return Err(Failure::Broken(message));
+        let fields = Object::parse_passing(data).map_err(|error| nonsense(&error))?;
+        if let Some(failure) = error_in(&fields) {
+            return Err(failure);
         }
         let chunk = serde_json::from_slice(data)
             // A name that is there twice makes no chunk, but the last of both does.

@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Uri};
 use foldhash::quality::FixedState;
 use ipnet::IpNet;
-use llm_engine_gateway::{Arrival, Fingerprint};
+use llm_engine_gateway::{Arrival, Fingerprint, TraceHeaders};
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -37,6 +37,7 @@ pub(crate) fn arrival<'a>(
         fingerprint: fingerprint(&parts.uri, &parts.headers, body),
         wait: preferred_wait(&parts.headers),
         bytes: body.len(),
+        trace: TraceHeaders::read(&parts.headers),
     }
 }
 

@@ -14,6 +14,7 @@ mod policy;
 mod quota;
 mod replay;
 mod spanned;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -21,7 +22,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use llm_engine_gateway::{CallerSetup, PolicySetup, PriceSetup};
+use llm_engine_gateway::{CallerSetup, PolicySetup, PriceSetup, TelemetrySetup};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::Deserialize;
@@ -61,6 +62,8 @@ pub struct Config {
     pub tls: Option<TlsSetup>,
     /// How many connections there may be.
     pub connections: NonZeroUsize,
+    /// Where traces of requests go. `None`: nowhere.
+    pub telemetry: Option<TelemetrySetup>,
 }
 
 /// The configuration of LLM Engine. Every section is optional; without models there is the built-in one, without callers
@@ -92,6 +95,8 @@ struct RawConfig {
     tls: Option<Spanned<certificate::RawTls>>,
     /// How many connections there may be.
     connections: Option<NonZeroUsize>,
+    /// Where traces of requests go; without it, nowhere.
+    telemetry: Option<telemetry::RawTelemetry>,
 }
 
 /// The key of the development caller: what the published client sends when nothing else is set.
@@ -142,6 +147,7 @@ impl Config {
             replay,
             tls,
             connections,
+            telemetry,
         } = raw;
 
         let mut mistakes = Mistakes::default();
@@ -156,6 +162,8 @@ impl Config {
         let proxies = mistakes.keep(proxies);
         let tls = tls.map(|tls| certificate::check(tls, &source)).transpose();
         let tls = mistakes.keep(tls).flatten();
+        let telemetry = telemetry.map(|telemetry| telemetry::check(telemetry, &source));
+        let telemetry = mistakes.keep(telemetry.transpose()).flatten();
         let listen_place = listen.as_ref().map(|listen| source.place(&listen.span()));
         let listen = mistakes.keep(check_listen(listen, development_key, &source));
         let names = policy::Names {
@@ -177,6 +185,7 @@ impl Config {
             listen_place,
             tls,
             connections: connections.unwrap_or(MOST_CONNECTIONS),
+            telemetry,
             models,
             callers,
             development_key,
@@ -199,6 +208,7 @@ impl Config {
             listen_place: _,
             tls,
             connections,
+            telemetry,
             callers: _,
             development_key: _,
             policies: _,
@@ -218,6 +228,7 @@ impl Config {
             ("replay", *replay != new.replay),
             ("tls", tls.is_some() != new.tls.is_some()),
             ("connections", *connections != new.connections),
+            ("telemetry", *telemetry != new.telemetry),
         ];
         let names = differ.into_iter().filter(|(_, differs)| *differs);
         names.map(|(name, _)| name).collect()

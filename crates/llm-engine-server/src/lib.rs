@@ -31,7 +31,8 @@ mod tls;
 pub use app::{App, AppShared, Listening};
 pub use cores::Cores;
 pub use llm_engine_gateway::{
-    Counted, Gateway, Per, PolicySetup, ProxySetup, Quota, RouteStatus, Setup, Unit, WorkerSetup,
+    Counted, Gateway, Per, PolicySetup, ProxySetup, Quota, RouteStatus, Setup, TelemetrySetup, Unit,
+    WorkerSetup,
 };
 pub use reload::Reloader;
 pub use replay::ReplaySetup;

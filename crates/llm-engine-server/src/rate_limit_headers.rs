@@ -1,5 +1,7 @@
 //! The headers that say how the caller's quotas stand.
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -17,35 +19,80 @@ pub fn add(headers: &mut HeaderMap, levels: &[Level]) {
         return;
     }
     headers.reserve(2 + REQUESTS.len() + TOKENS.len());
-    let mut policies = String::with_capacity(64 * levels.len());
-    let mut limits = String::with_capacity(48 * levels.len());
-    for level in levels {
-        for text in [&mut policies, &mut limits] {
-            if !text.is_empty() {
-                text.push_str(", ");
+    LATEST.with_borrow_mut(|latest| {
+        if !latest.describes(levels) {
+            *latest = Described::of(levels);
+        }
+        headers.insert(RATELIMIT_POLICY, latest.policies.clone());
+        let mut limits = String::with_capacity(latest.names.len() + 48 * levels.len());
+        let mut names = latest.names.split_inclusive('=');
+        for level in levels {
+            limits.push_str(names.next().unwrap_or_default());
+            number(&mut limits, level.remaining);
+            if level.counted != Counted::Concurrency {
+                limits.push_str(";t=");
+                number(&mut limits, whole_seconds(level.full_in));
             }
-            // The configuration allows no character in a name that would have to be escaped.
-            for part in ["\"", &level.policy, "/", unit_name(level.counted), "\""] {
-                text.push_str(part);
-            }
         }
-        parameter(&mut policies, ";q=", level.limit);
-        // Months differ in length, and so do days where clocks change.
-        if let Counted::PerWindow { window, .. } = level.counted {
-            parameter(&mut policies, ";w=", whole_seconds(window));
-        }
-        policies.push_str(structured_unit(level.counted));
-        parameter(&mut limits, ";r=", level.remaining);
-        if level.counted != Counted::Concurrency {
-            parameter(&mut limits, ";t=", whole_seconds(level.full_in));
-        }
-    }
-    set(headers, &RATELIMIT_POLICY, policies);
-    set(headers, &RATELIMIT, limits);
+        set(headers, &RATELIMIT, limits);
+    });
     add_openai(headers, levels, &REQUESTS, |unit| unit == Unit::Requests);
     add_openai(headers, levels, &TOKENS, |unit| {
         matches!(unit, Unit::InputTokens | Unit::OutputTokens | Unit::Tokens)
     });
+}
+
+thread_local! {
+    /// What was said of the quotas of the request before: most callers have the same.
+    static LATEST: RefCell<Described> = RefCell::new(Described::of(&[]));
+}
+
+/// What stays the same from answer to answer.
+struct Described {
+    quotas: Vec<(Arc<str>, Counted, u64)>,
+    policies: HeaderValue,
+    /// The beginning of each item of `RateLimit`, up to the number.
+    names: String,
+}
+
+impl Described {
+    fn of(levels: &[Level]) -> Self {
+        let mut policies = String::with_capacity(64 * levels.len());
+        let mut names = String::with_capacity(32 * levels.len());
+        for level in levels {
+            for text in [&mut policies, &mut names] {
+                if !text.is_empty() {
+                    text.push_str(", ");
+                }
+                // The configuration allows no character in a name that would have to be escaped.
+                for part in ["\"", &level.policy, "/", unit_name(level.counted), "\""] {
+                    text.push_str(part);
+                }
+            }
+            policies.push_str(";q=");
+            number(&mut policies, level.limit);
+            // Months differ in length, and so do days where clocks change.
+            if let Counted::PerWindow { window, .. } = level.counted {
+                policies.push_str(";w=");
+                number(&mut policies, whole_seconds(window));
+            }
+            policies.push_str(structured_unit(level.counted));
+            names.push_str(";r=");
+        }
+        let quota = |level: &Level| (Arc::clone(&level.policy), level.counted, level.limit);
+        Self {
+            quotas: levels.iter().map(quota).collect(),
+            policies: HeaderValue::try_from(policies).unwrap_or(HeaderValue::from_static("")),
+            names,
+        }
+    }
+
+    fn describes(&self, levels: &[Level]) -> bool {
+        let is_same = |((policy, counted, limit), level): (&(Arc<str>, Counted, u64), &Level)| {
+            Arc::ptr_eq(policy, &level.policy) && *counted == level.counted && *limit == level.limit
+        };
+        self.quotas.len() == levels.len() && self.quotas.iter().zip(levels).all(is_same)
+    }
 }
 
 /// Takes them out again.
@@ -78,8 +125,7 @@ const TOKENS: [HeaderName; 3] = [
 /// The largest integer of a structured field (RFC 9651).
 const MAX_INTEGER: u64 = 999_999_999_999_999;
 
-fn parameter(text: &mut String, name: &str, value: u64) {
-    text.push_str(name);
+fn number(text: &mut String, value: u64) {
     text.push_str(itoa::Buffer::new().format(value.min(MAX_INTEGER)));
 }
 
@@ -107,8 +153,8 @@ fn add_openai(
     let Some(tightest) = counted.min_by_key(|level| level.remaining) else {
         return;
     };
-    set(headers, limit, tightest.limit.to_string());
-    set(headers, remaining, tightest.remaining.to_string());
+    headers.insert(limit, HeaderValue::from(tightest.limit));
+    headers.insert(remaining, HeaderValue::from(tightest.remaining));
     set(headers, reset, openai_duration(tightest.full_in));
 }
 

@@ -1,5 +1,7 @@
-//! Reading the body of a request, bounded in size, in time, and in what it becomes in memory.
+//! Reading the body of a request, bounded in size, in time, and in what it becomes in memory; and finding out what it says.
 
+use std::future::pending;
+use std::panic::resume_unwind;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _};
@@ -8,6 +10,7 @@ use axum::http::header::EXPECT;
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
 use llm_engine_gateway::Gateway;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::authorization::authorize;
@@ -24,6 +27,8 @@ const BODY: Duration = Duration::from_secs(60);
 /// The most values in the JSON of a body: each takes some dozen bytes of memory, however short it is. A prompt of so many
 /// token numbers fits no model.
 const MAX_VALUES: usize = 256 * 1024;
+/// A larger body takes more than a millisecond to be understood, in which nobody else would be served.
+const LARGE_BODY_BYTES: usize = 128 * 1024;
 
 /// The whole body.
 pub(crate) async fn read_body(
@@ -38,6 +43,25 @@ pub(crate) async fn read_body(
         return Err(ErrorAnswer::too_many_values(MAX_VALUES));
     }
     Ok(bytes)
+}
+
+/// What a body says: found out here if it is small, else on another thread, so that other requests go on meanwhile.
+pub(crate) async fn understood<T: Send + 'static>(
+    body: &Bytes,
+    understand: impl FnOnce(&[u8]) -> T + Send + 'static,
+) -> T {
+    if body.len() <= LARGE_BODY_BYTES {
+        return understand(body);
+    }
+    let body = body.clone();
+    match spawn_blocking(move || understand(&body)).await {
+        Ok(understood) => understood,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime ends, and this with it.
+            Err(_) => pending().await,
+        },
+    }
 }
 
 async fn read(gateway: &Gateway, headers: &HeaderMap, mut body: Body) -> Result<Bytes, ErrorAnswer> {

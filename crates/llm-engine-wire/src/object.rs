@@ -14,15 +14,19 @@ use serde_json::value::RawValue;
 pub struct Object {
     text: Box<str>,
     fields: Vec<Field>,
-    /// Where they are, in the order of their names.
+    /// Where they are, in the order of their names. Empty if there are so few that they are looked through.
     by_name: Vec<usize>,
 }
+
+/// So many fields are looked through faster than searched.
+const FEW: usize = 24;
 
 #[derive(Debug, Clone)]
 struct Field {
     name: String,
     place: Range<usize>,
-    texts: Texts,
+    /// `None` if nobody has counted.
+    texts: Option<Texts>,
     /// Read when somebody asks for it.
     value: OnceLock<Box<Value>>,
 }
@@ -56,9 +60,26 @@ impl Object {
     /// # Errors
     /// [`ObjectError`] if any part of the text is not what [`Value`] could be read from, or if it is no object.
     pub fn parse(text: &[u8]) -> Result<Self, ObjectError> {
+        Self::read(text, true)
+    }
+
+    /// Reads an object that is passed on to somebody else, who has to make sense of it: it is well-formed, but there may be
+    /// numbers in it that are too large, or halves of characters. Of such a value [`Self::value`] has the text.
+    ///
+    /// # Errors
+    /// [`ObjectError`] if it is not well-formed, or if it is no object.
+    pub fn parse_passing(text: &[u8]) -> Result<Self, ObjectError> {
+        Self::read(text, false)
+    }
+
+    fn read(text: &[u8], is_examined: bool) -> Result<Self, ObjectError> {
         let fields = std::str::from_utf8(text).ok().and_then(|text| {
             let mut reader = serde_json::Deserializer::from_str(text);
-            let fields = Places { of: text }.deserialize(&mut reader).ok()?;
+            let places = Places {
+                of: text,
+                is_examined,
+            };
+            let fields = places.deserialize(&mut reader).ok()?;
             reader.end().ok()?;
             Some((text, fields))
         });
@@ -75,7 +96,17 @@ impl Object {
     fn of(text: &str, mut fields: Vec<Field>) -> Self {
         let mut by_name = in_order(&fields);
         let is_same = |pair: &[usize]| fields[pair[0]].name == fields[pair[1]].name;
-        if by_name.windows(2).any(is_same) {
+        let has_same = if fields.len() <= FEW {
+            let before =
+                |index: usize, field: &Field| fields[..index].iter().any(|one| one.name == field.name);
+            fields
+                .iter()
+                .enumerate()
+                .any(|(index, field)| before(index, field))
+        } else {
+            by_name.windows(2).any(is_same)
+        };
+        if has_same {
             let mut unique: Vec<Field> = Vec::new();
             let mut first = BTreeMap::new();
             for field in fields {
@@ -98,6 +129,9 @@ impl Object {
     }
 
     fn field(&self, name: &str) -> Option<&Field> {
+        if self.by_name.is_empty() {
+            return self.fields.iter().find(|field| field.name == name);
+        }
         let found = self
             .by_name
             .binary_search_by(|index| self.fields[*index].name.as_str().cmp(name));
@@ -125,7 +159,11 @@ impl Object {
     /// How much is said in a field.
     #[must_use]
     pub fn texts(&self, name: &str) -> Texts {
-        self.field(name).map_or(Texts::default(), |field| field.texts)
+        let Some(field) = self.field(name) else {
+            return Texts::default();
+        };
+        let count = || serde_json::from_str(&self.text[field.place.clone()]).unwrap_or_default();
+        field.texts.unwrap_or_else(count)
     }
 
     /// The object with these fields changed where they stand, or added at the end.
@@ -164,6 +202,9 @@ impl PartialEq for Object {
 }
 
 fn in_order(fields: &[Field]) -> Vec<usize> {
+    if fields.len() <= FEW {
+        return Vec::new();
+    }
     let mut by_name: Vec<usize> = (0..fields.len()).collect();
     by_name.sort_by(|a, b| fields[*a].name.cmp(&fields[*b].name));
     by_name
@@ -203,6 +244,8 @@ pub fn string(string: &str) -> String {
 /// Finds the fields of an object in the text that it is read from.
 struct Places<'a> {
     of: &'a str,
+    /// Whether their values are looked into.
+    is_examined: bool,
 }
 
 impl<'de> DeserializeSeed<'de> for Places<'_> {
@@ -226,7 +269,8 @@ impl<'de> Visitor<'de> for Places<'_> {
             let json = json.get();
             // The raw value is only known to be well-formed: numbers may be too large, halves of characters stand alone, and
             // all of it be nested deeper than there is stack for.
-            let texts = serde_json::from_str(json).map_err(A::Error::custom)?;
+            let texts = self.is_examined.then(|| serde_json::from_str(json));
+            let texts = texts.transpose().map_err(A::Error::custom)?;
             let start = json.as_ptr().addr() - self.of.as_ptr().addr();
             let field = Field {
                 name,

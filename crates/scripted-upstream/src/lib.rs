@@ -3,13 +3,17 @@
 //! It is a real HTTP server on a loopback port that the system chose. Each request that arrives becomes an [`Exchange`],
 //! which the test answers as it likes: whole, as a stream piece by piece, badly, or not at all.
 //!
+//! Beside it there is a [`Collector`] of traces, of which the test sees what it is sent.
+//!
 //! [`freeze`] stops tokio's clock, so that time only passes when a test says so, also while sockets are waited for.
 
 mod clock;
+mod collector;
 mod exchange;
 mod upstream;
 
 pub use clock::{Frozen, freeze, stay_frozen};
+pub use collector::{Collector, Export, Span};
 pub use exchange::{EventStream, Exchange};
 pub use upstream::Upstream;
 

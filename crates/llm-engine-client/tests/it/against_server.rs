@@ -33,6 +33,7 @@ async fn served(policies: &str) -> Client {
         socket_folder: std::env::temp_dir(),
         journal: None,
         proxies: ProxySetup::default(),
+        telemetry: None,
         wall_clock: Timestamp::now,
     };
     let listener = TcpListener::bind(config.listen).await.unwrap();

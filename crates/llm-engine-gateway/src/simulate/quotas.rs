@@ -4,7 +4,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use llm_engine_limit::{Cost, Counted, Level, Time, Unit};
 
-use super::{QuotaUse, Timeline, each_bit};
+use super::counted::each_bit;
+use super::{QuotaUse, Timeline};
 use crate::calendars::calendar;
 use crate::{BudgetSetup, PolicySetup};
 

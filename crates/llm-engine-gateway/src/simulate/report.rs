@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use llm_engine_limit::{Cost, Counted, Mode, Per, Policy, Subject, Time};
 use serde_json::{Map, Value, json};
 
+use super::counted::CallerTally;
 use super::quotas::Span;
 use super::{Simulation, Timeline, applying};
 use crate::explain::{cost_json, in_units, unit_name};
@@ -298,14 +299,14 @@ fn milliseconds(duration: Duration) -> f64 {
 
 impl Simulation {
     pub(super) fn into_report(self) -> SimulationReport {
-        let elapsed = self.report.last_decision.since(Time::ZERO);
+        let elapsed = self.counted.last_decision.since(Time::ZERO);
         let span = Span {
             start: self.start,
-            end: self.wall(self.report.last_decision),
+            end: self.wall(self.counted.last_decision),
             elapsed,
         };
         let Self {
-            report,
+            counted: report,
             policies,
             names,
             known_callers,
@@ -326,7 +327,7 @@ impl Simulation {
                 quotas: quotas.used(index, &span, keys.len()),
             }
         };
-        let caller_report = |(number, caller): (usize, super::CallerTally)| {
+        let caller_report = |(number, caller): (usize, CallerTally)| {
             let names_of_policies = policies.limits.iter().map(|policy| Arc::clone(&policy.name));
             let refused_by = names_of_policies
                 .zip(caller.refused_by)

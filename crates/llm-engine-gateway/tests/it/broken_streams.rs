@@ -43,7 +43,9 @@ async fn an_error_event_is_a_failure_in_the_deployment_s_words_first_and_later()
     assert_eq!(failure_of_first(event).await, "out of memory");
     assert_eq!(failure_of_next(event).await, "out of memory");
     let odd = "data: {\"error\":\"out of memory\"}\n\n";
-    assert!(failure_of_next(odd).await.contains("out of memory"));
+    assert_eq!(failure_of_next(odd).await, "out of memory");
+    let silent = "data: {\"error\":{\"code\":5}}\n\n";
+    assert_eq!(failure_of_next(silent).await, "its answer is an error");
 }
 
 #[tokio::test]

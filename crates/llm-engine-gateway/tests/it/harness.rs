@@ -208,6 +208,7 @@ pub(crate) fn setup(url: &str) -> Setup {
         socket_folder: std::env::temp_dir(),
         journal: None,
         proxies: ProxySetup::default(),
+        telemetry: None,
         wall_clock,
     }
 }

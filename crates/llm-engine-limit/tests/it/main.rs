@@ -6,6 +6,8 @@
 mod against_governor;
 mod any_bookings;
 mod bookings;
+mod bookings_and_others;
+mod bookings_of_many;
 mod bound;
 mod budgets;
 mod claims;

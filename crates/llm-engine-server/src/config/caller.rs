@@ -121,7 +121,7 @@ pub(super) fn environment(name: &Spanned<String>, source: &Source<'_>) -> Result
         _ => Err(source.error(
             name.span(),
             format!(
-                "the environment variable {} is not set; set it to the key before the server is started",
+                "the environment variable {} is not set; set it before the server is started",
                 name.get_ref()
             ),
         )),

@@ -319,7 +319,7 @@ fn check_deployments(
         hold,
         output_reservation,
     } = only.into_inner();
-    check_url(&url, source)?;
+    check_url("url", &url, "http://127.0.0.1:8000/v1", source)?;
     let api_key = api_key_env.map(|name| environment(&name, source)).transpose()?;
     let authorities = certificate_authority.map(|path| certificates(&path, source));
     let remote = RemoteSetup {
@@ -353,15 +353,20 @@ fn check_deployments(
     Ok((remote, None))
 }
 
-fn check_url(url: &Spanned<String>, source: &Source<'_>) -> Result<(), Mistake> {
+/// A setting that is a URL, such as this example.
+pub(super) fn check_url(
+    setting: &str,
+    url: &Spanned<String>,
+    example: &str,
+    source: &Source<'_>,
+) -> Result<(), Mistake> {
     let text = url.get_ref();
     let uri: Option<Uri> = text.parse().ok();
     let is_good = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
     if uri.as_ref().is_some_and(is_good) {
         return Ok(());
     }
-    let message =
-        format!("url is '{text}'; it must begin with http:// or https://, as in http://127.0.0.1:8000/v1");
+    let message = format!("{setting} is '{text}'; it must begin with http:// or https://, as in {example}");
     Err(source.error(url.span(), message))
 }
 

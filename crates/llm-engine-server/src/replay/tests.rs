@@ -23,6 +23,7 @@ fn app() -> App {
         socket_folder: std::env::temp_dir(),
         journal: None,
         proxies: ProxySetup::default(),
+        telemetry: None,
         wall_clock: jiff::Timestamp::now,
     };
     let replay = ReplaySetup {

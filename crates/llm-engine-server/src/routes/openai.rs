@@ -21,7 +21,7 @@ use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
-use crate::request_body::read_body;
+use crate::request_body::{read_body, understood};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -127,7 +127,7 @@ async fn answer(
     let (parts, body) = request.into_parts();
     let caller = authorize(gateway, &parts.headers)?;
     let bytes = read_body(gateway, &parts.headers, body).await?;
-    let request = Request::parse(kind, &bytes)?;
+    let request = understood(&bytes, move |bytes| Request::parse(kind, bytes)).await?;
     request.check_stop_count()?;
     let asked = Asked {
         caller,

@@ -94,6 +94,7 @@ mod tests {
             socket_folder: std::env::temp_dir(),
             journal: None,
             proxies: ProxySetup::default(),
+            telemetry: None,
             wall_clock: jiff::Timestamp::now,
         };
         let gateway = Arc::new(Gateway::start(setup).expect("a gateway"));

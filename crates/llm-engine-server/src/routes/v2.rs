@@ -6,7 +6,7 @@ use axum::response::Response;
 use llm_engine_gateway::ROUTES;
 use llm_engine_wire::openai::Kind;
 use llm_engine_wire::v2::{self, RequestError};
-use llm_engine_wire::validation::Body;
+use llm_engine_wire::validation::{Body, Problem};
 
 use super::openai::Asked;
 use super::{answered, content_type, new_request_id, openai_answer, schema_of};
@@ -14,7 +14,7 @@ use crate::App;
 use crate::api::{Api, Operation};
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
-use crate::request_body::read_body;
+use crate::request_body::{read_body, understood};
 
 pub(super) fn add_to(api: &mut Api) {
     let operation = |path, summary| {
@@ -55,10 +55,15 @@ async fn answer(
 ) -> Result<Response, ErrorAnswer> {
     let (parts, body) = request.into_parts();
     let bytes = read_body(&app.gateway, &parts.headers, body).await?;
-    let body = Body::read(content_type(&parts.headers), &bytes);
-    let body = body.map_err(|problem| ErrorAnswer::unprocessable(vec![*problem]))?;
+    let content_type = content_type(&parts.headers).map(str::to_owned);
+    let understand = move |bytes: &[u8]| {
+        let body = Body::read(content_type.as_deref(), bytes)?;
+        Ok(v2::read(kind, &body))
+    };
+    let request = understood(&bytes, understand).await;
+    let request = request.map_err(|problem: Box<Problem>| ErrorAnswer::unprocessable(vec![*problem]))?;
     let caller = authorize(&app.gateway, &parts.headers)?;
-    let request = v2::read(kind, &body).map_err(|error| match error {
+    let request = request.map_err(|error| match error {
         RequestError::Invalid(problems) => ErrorAnswer::unprocessable(problems),
         RequestError::Refused(invalid) => invalid.into(),
     })?;

@@ -1,7 +1,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use llm_engine_gateway::{Budget, MatchSetup, Mode, Per, Period, PolicySetup, PriceSetup, Quota, Unit};
+use llm_engine_gateway::{
+    Budget, MatchSetup, Mode, Per, Period, PolicySetup, PriceSetup, Quota, TelemetrySetup, Unit,
+};
 use llm_engine_server::config::Config;
 use llm_engine_server::policy_words;
 
@@ -50,6 +52,24 @@ fn the_commented_example_is_valid() {
     assert!(config.callers[0].is_operator && config.callers[1].names_users);
     assert_eq!(config.trusted_proxies.len(), 2);
     assert!(config.state_folder.is_some());
+}
+
+#[test]
+fn traces_go_nowhere_unless_there_is_a_section_which_may_be_empty() {
+    assert_eq!(read("").telemetry, None);
+    assert_eq!(read("[telemetry]").telemetry, Some(TelemetrySetup::default()));
+    let lines = "endpoint = 'https://collector.example/otlp'\nservice_name = 'front'\nsampling_ratio = 1\n\
+                 headers_env = { authorization = 'PATH' }";
+    let telemetry = read(&format!("[telemetry]\n{lines}")).telemetry.unwrap();
+    assert_eq!(
+        telemetry.endpoint.as_deref(),
+        Some("https://collector.example/otlp")
+    );
+    assert_eq!(telemetry.service_name.as_deref(), Some("front"));
+    assert_eq!(telemetry.sampling_ratio, Some(1.0));
+    let path = std::env::var("PATH").unwrap();
+    assert_eq!(telemetry.headers["authorization"], path);
+    assert!(!format!("{telemetry:?}").contains(&path), "it may be a key");
 }
 
 #[test]
@@ -108,6 +128,26 @@ fn each_mistake_is_told_with_its_line() {
         (
             message("[replay]\nanswers = 0"),
             "llm-engine.toml:2: invalid value: integer `0`",
+        ),
+        (
+            message("[telemetry]\nendpoint = 'collector:4317'"),
+            "llm-engine.toml:2: endpoint is 'collector:4317'; it must begin with http:// or https://",
+        ),
+        (
+            message("[telemetry]\nsampling_ratio = 10"),
+            "llm-engine.toml:2: sampling_ratio is 10; it must be from 0 to 1",
+        ),
+        (
+            message("[telemetry]\nsampling_ratio = nan"),
+            "llm-engine.toml:2: sampling_ratio is NaN; it must be from 0 to 1",
+        ),
+        (
+            message("[telemetry]\nheaders_env = { 'a b' = 'PATH' }"),
+            "llm-engine.toml:2: headers_env has 'a b', which is no name of an HTTP header",
+        ),
+        (
+            message("[telemetry]\nheaders_env = { authorization = 'LLM_ENGINE_UNSET' }"),
+            "llm-engine.toml:2: the environment variable LLM_ENGINE_UNSET is not set",
         ),
         (policy(""), "llm-engine.toml:4: policy 'p' limits nothing"),
         (

@@ -25,8 +25,9 @@ async fn a_thousand_requests_over_connections_that_break_are_each_generated_char
     let generated = Arc::new(Mutex::new(HashMap::new()));
     let count = Arc::clone(&generated);
     let upstream = Upstream::answering(move |exchange| generate(exchange, &count)).await;
-    let policy = "[[policies]]\nname = 'p'\nrequests = { limit = 10_000, window = '30d' }\n\
-                  output_tokens = { limit = 100_000, window = '30d' }";
+    // Nothing refills before the month is over, however long this takes.
+    let policy = "[[policies]]\nname = 'p'\nrequests = { limit = 10_000, window = 'calendar-month' }\n\
+                  output_tokens = { limit = 100_000, window = 'calendar-month' }";
     let server = Server::start(&upstream, &format!("concurrency = {AT_ONCE}\n{policy}")).await;
     let cutter = cutter(server.address).await;
 

@@ -90,6 +90,7 @@ impl Server {
             socket_folder: std::env::temp_dir(),
             journal: None,
             proxies: ProxySetup::default(),
+            telemetry: config.telemetry,
             wall_clock,
         };
         let listener = TcpListener::bind(config.listen).await.unwrap();

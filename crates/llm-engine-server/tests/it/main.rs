@@ -31,6 +31,7 @@ mod raw;
 mod reloading;
 mod schema;
 mod tls;
+mod traces;
 mod trust;
 mod v1;
 mod v2;

@@ -20,7 +20,7 @@ pub enum Kind {
 impl Kind {
     /// The route's path below an upstream's base URL.
     #[must_use]
-    pub fn path(self) -> &'static str {
+    pub const fn path(self) -> &'static str {
         match self {
             Self::Chat => "/chat/completions",
             Self::Completion => "/completions",

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use llm_engine_server::TelemetrySetup;
 use llm_engine_server::config::{Config, ConfigError, Mistake, ModelConfig, Runner};
 use llm_engine_server::policy_words::{Explained, explained};
 use serde_json::{Value, json};
@@ -102,13 +103,21 @@ impl Summary {
             "development_key": config.development_key,
             "models": models.collect::<Vec<_>>(),
             "callers": callers.collect::<Vec<_>>(),
+            "telemetry": config.telemetry.as_ref().map(|telemetry| json!({
+                "endpoint": telemetry.endpoint,
+                "service_name": telemetry.service_name,
+                "sampling_ratio": telemetry.sampling_ratio,
+                "headers": telemetry.headers.keys().map(ToString::to_string).collect::<Vec<_>>(),
+            })),
             "policies": policies,
         })
     }
 
     fn to_text(&self) -> String {
         let Self { config, policies } = self;
-        let mut lines = vec![format!("It listens on {}.", config.listen), "\nModels".to_owned()];
+        let mut lines = vec![format!("It listens on {}.", config.listen)];
+        lines.extend(config.telemetry.as_ref().map(traces));
+        lines.push("\nModels".to_owned());
         lines.extend(config.models.iter().map(|model| {
             let names: Vec<&str> = std::iter::once(&model.name)
                 .chain(&model.aliases)
@@ -141,6 +150,29 @@ impl Summary {
         lines.extend(policies.map(|policy| format!("  {}", policy.replace('\n', "\n  "))));
         lines.join("\n")
     }
+}
+
+/// Where traces go, and which.
+fn traces(telemetry: &TelemetrySetup) -> String {
+    let TelemetrySetup {
+        endpoint,
+        service_name,
+        sampling_ratio,
+        headers: _,
+    } = telemetry;
+    let place = match endpoint {
+        Some(endpoint) => format!("go to {endpoint}"),
+        None => "go where OTEL_EXPORTER_OTLP_ENDPOINT says, by default to http://localhost:4318".to_owned(),
+    };
+    let name = service_name.as_ref().map(|name| format!(" as {name}"));
+    let share = match sampling_ratio {
+        Some(ratio) => format!("{} % of those", ratio * 100.0),
+        None => "those that OTEL_TRACES_SAMPLER says, by default all,".to_owned(),
+    };
+    format!(
+        "Traces of requests {place}{}: {share} whose caller does not say whether it is recorded.",
+        name.unwrap_or_default()
+    )
 }
 
 /// What runs the model.

@@ -86,6 +86,7 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format, log: &Lines) -> any
 
 fn setup(config: Config, socket_folder: &Path, log_format: Format) -> anyhow::Result<(SocketAddr, Setup)> {
     let program = std::env::current_exe().context("the path of this program")?;
+    let variable = |name: &str| std::env::var(name).ok();
     let models = config
         .models
         .into_iter()
@@ -96,7 +97,8 @@ fn setup(config: Config, socket_folder: &Path, log_format: Format) -> anyhow::Re
         policies: config.policies,
         socket_folder: socket_folder.to_owned(),
         journal: journal(config.state_folder, config.listen),
-        proxies: proxies(|name| std::env::var(name).ok()),
+        proxies: proxies(variable),
+        telemetry: config.telemetry.filter(|_| !is_disabled(variable)),
         wall_clock: jiff::Timestamp::now,
     };
     Ok((config.listen, setup))
@@ -148,6 +150,11 @@ fn proxies(variable: impl Fn(&str) -> Option<String>) -> ProxySetup {
         https: or_all("HTTPS_PROXY"),
         no_proxy: either("NO_PROXY").unwrap_or_default(),
     }
+}
+
+/// Whether the environment says that nothing is traced, as it can be said to any program that OpenTelemetry is in.
+fn is_disabled(variable: impl Fn(&str) -> Option<String>) -> bool {
+    variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 /// Where what must outlive a restart is kept: in the folder that the configuration names, or in the user's for such things.
@@ -247,5 +254,12 @@ mod tests {
         };
         assert!(found == expected);
         assert!(proxies(|_| None) == ProxySetup::default());
+    }
+
+    #[test]
+    fn tracing_is_disabled_by_true_alone() {
+        let disabled = |value: Option<&str>| is_disabled(|_| value.map(str::to_owned));
+        assert!(disabled(Some("true")) && disabled(Some("TRUE")));
+        assert!(!disabled(None) && !disabled(Some("")) && !disabled(Some("1")));
     }
 }

@@ -1,4 +1,5 @@
-use std::fmt;
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
 use tracing::field::{Field, Visit};
@@ -18,81 +19,103 @@ where
     S: Subscriber + for<'span> LookupSpan<'span>,
     N: for<'writer> FormatFields<'writer> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut line: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         // Of an event that comes from the crate `log`, what it says of itself is among its fields.
         let normalized = event.normalized_metadata();
         let metadata = normalized.as_ref().unwrap_or_else(|| event.metadata());
-        let (now, level) = (Timestamp::now(), metadata.level());
-        write!(line, r#"{{"timestamp":"{now:.6}","level":"{level}""#)?;
-        let mut fields = Fields { line, result: Ok(()) };
-        event.record(&mut fields);
-        let Fields { mut line, result } = fields;
-        result?;
-        line.write_str(r#","target":"#)?;
-        text(&mut line, metadata.target())?;
-        line.write_str("}\n")
+        let mut line = String::with_capacity(1024);
+        line.push_str(r#"{"timestamp":""#);
+        push_time(&mut line, Timestamp::now());
+        push_parts(&mut line, ["\",\"level\":\"", metadata.level().as_str(), "\""]);
+        event.record(&mut Fields(&mut line));
+        line.push_str(r#","target":"#);
+        push_text(&mut line, metadata.target());
+        line.push_str("}\n");
+        writer.write_str(&line)
     }
 }
 
-/// Writes fields as members of an object.
-struct Fields<'a> {
-    line: Writer<'a>,
-    result: fmt::Result,
+thread_local! {
+    /// The latest second in which there was a line, and how it is written.
+    static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
 }
 
+/// With microseconds. All but these are the same for many lines.
+fn push_time(line: &mut String, now: Timestamp) {
+    let (second, microseconds) = (now.as_second(), now.subsec_microsecond());
+    SECOND.with_borrow_mut(|(latest, written)| {
+        if *latest != second {
+            (*latest, *written) = (second, now.strftime("%Y-%m-%dT%H:%M:%S.").to_string());
+        }
+        line.push_str(written);
+    });
+    // A writer that can't fail.
+    let _ = write!(line, "{microseconds:06}Z");
+}
+
+/// Writes fields as members of an object.
+struct Fields<'a>(&'a mut String);
+
 impl Fields<'_> {
-    fn add(&mut self, field: &Field, write: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
+    fn add(&mut self, field: &Field, push: impl FnOnce(&mut String)) {
         // Those of the crate `log` are in the line already.
         let name = field.name();
-        if self.result.is_err() || name.starts_with("log.") {
+        if name.starts_with("log.") {
             return;
         }
-        let line = &mut self.line;
         let name = name.strip_prefix("r#").unwrap_or(name);
-        self.result = [",\"", name, "\":"]
-            .into_iter()
-            .try_for_each(|part| line.write_str(part))
-            .and_then(|()| write(line));
+        push_parts(self.0, [",\"", name, "\":"]);
+        push(self.0);
     }
 }
 
 impl Visit for Fields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, |line| text(line, value));
+        self.add(field, |line| push_text(line, value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, |line| line.write_str(itoa::Buffer::new().format(value)));
+        self.add(field, |line| line.push_str(itoa::Buffer::new().format(value)));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, |line| line.write_str(itoa::Buffer::new().format(value)));
+        self.add(field, |line| line.push_str(itoa::Buffer::new().format(value)));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, |line| line.write_str(if value { "true" } else { "false" }));
+        self.add(field, |line| line.push_str(if value { "true" } else { "false" }));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.add(field, |line| match value.is_finite() {
-            true => write!(line, "{value:?}"),
-            false => line.write_str("null"),
+            true => line.push_str(zmij::Buffer::new().format_finite(value)),
+            false => line.push_str("null"),
         });
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, |line| text(line, &format!("{value:?}")));
+        self.add(field, |line| push_text(line, &format!("{value:?}")));
     }
 }
 
-fn text(line: &mut Writer<'_>, text: &str) -> fmt::Result {
+fn push_parts(line: &mut String, parts: [&str; 3]) {
+    for part in parts {
+        line.push_str(part);
+    }
+}
+
+fn push_text(line: &mut String, text: &str) {
     let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
     if text.bytes().all(is_plain) {
-        line.write_char('"')?;
-        line.write_str(text)?;
-        return line.write_char('"');
+        push_parts(line, ["\"", text, "\""]);
+    } else {
+        line.push_str(&serde_json::Value::from(text).to_string());
     }
-    line.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?)
 }
 
 #[cfg(test)]

@@ -37,6 +37,22 @@ async fn the_policies_of_a_good_configuration_are_explained() {
 }
 
 #[tokio::test]
+async fn it_says_where_traces_go_and_which() {
+    let section = "[telemetry]\nendpoint = 'http://c:4318'\nservice_name = 'front'\nsampling_ratio = 0.25\n";
+    let (finished, _folder) = check(&format!("{GOOD}{section}"), &[]).await;
+    let words = "Traces of requests go to http://c:4318 as front: 25 % of those whose caller does not say";
+    assert!(finished.output.contains(words), "{}", finished.output);
+    let (finished, _folder) = check(&format!("{GOOD}[telemetry]\n"), &[]).await;
+    assert!(
+        finished.output.contains("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        "{}",
+        finished.output
+    );
+    let (finished, _folder) = check(GOOD, &[]).await;
+    assert!(!finished.output.contains("Traces"), "{}", finished.output);
+}
+
+#[tokio::test]
 async fn for_programs_it_is_json() {
     let (finished, _folder) = check(GOOD, &["--json"]).await;
     let checked: Value = serde_json::from_str(&finished.output).unwrap();

@@ -21,6 +21,7 @@ mod reload;
 )]
 mod server;
 mod simulate;
+mod traces;
 mod until;
 mod upstream;
 mod waits;
