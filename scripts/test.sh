@@ -55,6 +55,7 @@ step "Python package: types" scripts/package-types.sh
 step "Python package: tests" .venv-package/bin/python -m pytest crates/llmengine-python/tests
 # What holds for the published client holds for this one.
 step "Python package: as the published client" .venv-package/bin/python -m pytest \
-    tests/test_published_client.py tests/test_examples.py
+    tests/test_published_client.py tests/test_published_batches.py tests/test_examples.py
 # Beside the published client there is only an older one.
-step "OpenAI's newest client" .venv-package/bin/python -m pytest tests/test_openai_client.py tests/test_openai_deployed.py
+step "OpenAI's newest client" .venv-package/bin/python -m pytest tests/test_openai_client.py tests/test_openai_deployed.py \
+    tests/test_openai_batches.py

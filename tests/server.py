@@ -54,13 +54,15 @@ def model_at(url):
 
 class Server:
     """A running `llm-engine serve` with no limits but `policies`; a context, which ends it with SIGTERM and wants exit
-    code 0."""
+    code 0. It keeps files and batches only in a `state_folder`. `popen` is for how the process is made."""
 
-    def __init__(self, folder, policies="", model=None):
+    def __init__(self, folder, policies="", model=None, state_folder=None, popen=None):
         self.log = folder / "server.log"
-        config = folder / "llm-engine.toml"
-        config.write_text(LISTEN + (model or built_in_model()) + policies)
-        self._command = [str(REPOSITORY / BINARY), "serve", "--log-format", "json", "--config", str(config)]
+        self._config = folder / "llm-engine.toml"
+        state = f"state_folder = '{state_folder}'\n" if state_folder else ""
+        self._config.write_text(LISTEN + state + (model or built_in_model()) + policies)
+        self._popen = popen or {}
+        self._command = [str(REPOSITORY / BINARY), "serve", "--log-format", "json", "--config", str(self._config)]
         self.summary = []
         self.address = None
 
@@ -73,6 +75,7 @@ class Server:
                 stderr=log,
                 text=True,
                 env={**os.environ, "NO_COLOR": "1"},
+                **self._popen,
             )
         self._lines = queue.Queue()
         self._reader = threading.Thread(target=self._read_lines, daemon=True)
@@ -95,6 +98,18 @@ class Server:
             raise AssertionError(f"SIGTERM did not end the server\n{self._log_end()}") from None
         self._reader.join(5)
         assert code == 0, f"the server ended with exit code {code}\n{self._log_end()}"
+
+    def kill(self):
+        """Ends it as a power failure would."""
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(5)
+
+    def restart(self):
+        """Starts it again at the same address, after it was killed."""
+        listen = self.address.removeprefix("http://")
+        self._config.write_text(self._config.read_text().replace(LISTEN, f'listen = "{listen}"\n'))
+        self.__enter__()
 
     def outcomes(self):
         """What came of each request, in the order in which they ended. All are known when the server has ended."""

@@ -2,7 +2,6 @@
 
 import json
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -11,16 +10,7 @@ import time
 import batch
 import pytest
 from faulty import Faulty
-
-
-def limit_files_to(size):
-    """What a full disk is to a process: no file of it can grow beyond this."""
-
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    return {"preexec_fn": limit, "restore_signals": False}
+from full_disk import limit_files_to
 
 
 def end_after(process, seconds):

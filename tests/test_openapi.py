@@ -24,7 +24,8 @@ def run(address, seconds, *arguments):
 
 
 def check(tmp_path, seconds, *arguments):
-    with Upstream() as upstream, Server(tmp_path, model=model_at(upstream.url)) as server:
+    state = tmp_path / "state"
+    with Upstream() as upstream, Server(tmp_path, model=model_at(upstream.url), state_folder=state) as server:
         ran = run(server.address, seconds, *arguments)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert requests.get(f"{server.address}/readyz", timeout=5).status_code == 200

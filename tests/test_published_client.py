@@ -1,7 +1,6 @@
 """The Python client that LLM Engine publishes, unmodified."""
 
 import asyncio
-import io
 
 import pytest
 from server import Server, model_at
@@ -133,36 +132,6 @@ def test_what_needs_a_gpu_cluster_says_so(server, published_client, ask):
     with pytest.raises(llmengine.errors.ServerError, match="needs a GPU cluster") as raised:
         ask(llmengine)
     assert "status_code=501" in str(raised.value)
-
-
-def batch(it, use_v2):
-    content = {"prompts": ["Why?"], "max_new_tokens": 4, "temperature": 0}
-    return it.Completion.batch_create(
-        output_data_path="out.json",
-        model_config=it.data_types.CreateBatchCompletionsModelConfig(model="smollm2-135m", labels={}),
-        content=it.data_types.CreateBatchCompletionsV1RequestContent(**content),
-        use_v2=use_v2,
-    )
-
-
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda it: batch(it, use_v2=False),
-        lambda it: batch(it, use_v2=True),
-        lambda it: it.Completion.get_batch_completion("b"),
-        lambda it: it.Completion.cancel_batch_completion("b"),
-        lambda it: it.File.upload(io.BytesIO(b"prompt,response")),
-        lambda it: it.File.list(),
-        lambda it: it.File.get("f"),
-        lambda it: it.File.delete("f"),
-        lambda it: it.File.download("f"),
-    ],
-)
-def test_what_is_not_served_yet_says_so(server, published_client, ask):
-    llmengine = published_client(server.address)
-    with pytest.raises(llmengine.errors.ServerError, match="yet"):
-        ask(llmengine)
 
 
 @pytest.fixture(scope="module")

@@ -166,11 +166,11 @@ impl Work for Sender {
             may_be_done: false,
         })?;
         let refusals = self.refusals.clone();
-        let call = call
-            .idempotency_key(request.key)
-            .on_wait(Arc::new(move |_: &crate::Waiting<'_>| {
+        let call = call.idempotency_key(request.key).comes_again().on_wait(Arc::new(
+            move |_: &crate::Waiting<'_>| {
                 refusals.fetch_add(1, Ordering::Relaxed);
-            }));
+            },
+        ));
         let client = &self.clients[request.sender as usize % self.clients.len()];
         let answer = client.call(call).await.map_err(|error| failed(&error))?;
         let mut answer = answers::read(&answer, self.form)?;

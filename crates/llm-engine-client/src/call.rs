@@ -32,6 +32,8 @@ pub struct Call {
     pub(crate) retry: Option<Retry>,
     pub(crate) max_attempts: Option<u32>,
     pub(crate) idempotency_key: Option<String>,
+    /// Whether another call with the same key follows if this one fails.
+    pub(crate) comes_again: bool,
     pub(crate) on_wait: Option<OnWait>,
 }
 
@@ -94,6 +96,7 @@ impl Call {
             retry: None,
             max_attempts: None,
             idempotency_key: None,
+            comes_again: false,
             on_wait: None,
         }
     }
@@ -288,6 +291,13 @@ impl Call {
     }
 
     /// Whether the server does work for it that is worth keeping, or cancelling.
+    /// If it fails, another call follows with the same key, which is to find what the server does for it: so the server is
+    /// not told to end it. A call that is dropped is cancelled all the same.
+    pub(crate) fn comes_again(mut self) -> Self {
+        self.comes_again = true;
+        self
+    }
+
     pub(crate) fn generates(&self) -> bool {
         self.method == Method::POST && self.model.is_some()
     }

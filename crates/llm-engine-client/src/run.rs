@@ -231,7 +231,8 @@ impl Run {
         sleep(wait).await;
     }
 
-    fn give_up(self, failed: Failed, reason: Reason) -> Error {
+    fn give_up(mut self, failed: Failed, reason: Reason) -> Error {
+        self.cancel.is_armed &= !self.call.comes_again;
         Error::new(failed, reason, self.attempts.into_records())
     }
 }

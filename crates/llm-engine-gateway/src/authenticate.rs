@@ -97,4 +97,8 @@ impl Callers {
             Err(Unauthenticated)
         }
     }
+
+    pub(crate) fn named(&self, name: &str) -> Option<Caller> {
+        self.0.values().find(|caller| &*caller.name == name).cloned()
+    }
 }

@@ -4,12 +4,12 @@ use llm_engine_wire::openai::Request;
 
 use crate::admit::{Ask, subject};
 use crate::attempt::attempt;
-use crate::price::price;
+use crate::price::{Price, price};
 use crate::report::Record;
 use crate::settle::Running;
 use crate::stream::AnswerStream;
 use crate::trace::Trace;
-use crate::wait::Place;
+use crate::wait::{Place, Priority};
 use crate::{Arrival, Caller, Failure, Gateway, Refusal, Route};
 
 /// What a request led to. Its permit lives in the body, and is settled when the body ends or is dropped.
@@ -54,12 +54,23 @@ impl CompleteError {
 
 impl CompleteError {
     /// When another attempt makes sense, where that is known.
-    fn retry_after(&self) -> Option<Duration> {
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused(refusal) => refusal.retry_after,
             Self::Failed(failure) => failure.retry_after(),
         }
     }
+}
+
+/// A request that may be sent now: its permit and its place are taken, and given back where this is dropped.
+#[derive(Debug)]
+pub struct Admitted<'a> {
+    route: &'a Route,
+    request: &'a Request,
+    request_id: &'a str,
+    price: Price,
+    running: Running,
 }
 
 impl Gateway {
@@ -75,6 +86,22 @@ impl Gateway {
         request: &Request,
         arrival: &Arrival<'_>,
     ) -> Result<AnswerBody, CompleteError> {
+        let admitted = self.admit(caller, route, request, arrival, Priority::Interactive);
+        admitted.await?.answer().await
+    }
+
+    /// The first half of [`Self::complete`], for who must know when a request is admitted: price, admit, wait.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn admit<'a>(
+        &self,
+        caller: &Caller,
+        route: &'a Route,
+        request: &'a Request,
+        arrival: &Arrival<'a>,
+        priority: Priority,
+    ) -> Result<Admitted<'a>, CompleteError> {
         let at = (self.wall_clock)();
         let trace = Trace::begin(self.telemetry.as_ref(), request, arrival);
         let mut record = Record::begin(&self.explanations, arrival, caller, route, (at, trace));
@@ -94,7 +121,7 @@ impl Gateway {
                 arrival,
             };
             let permit = self.unless_cut_off(self.limits.admit(ask, &mut record)).await??;
-            match self.place(route).await {
+            match self.place(route, priority).await {
                 Ok(place) => Ok((price, permit, place)),
                 Err(error) => {
                     permit.give_back(arrival, error.retry_after());
@@ -112,15 +139,38 @@ impl Gateway {
             arrival.request_id,
             &self.requests,
         );
-        Ok(attempt(route, request, price, arrival.request_id, running).await?)
+        Ok(Admitted {
+            route,
+            request,
+            request_id: arrival.request_id,
+            price,
+            running,
+        })
     }
 
     /// A place in front of a model that can run.
-    async fn place(&self, route: &Route) -> Result<Place, CompleteError> {
-        let place = self.unless_cut_off(route.queue.place()).await??;
+    async fn place(&self, route: &Route, priority: Priority) -> Result<Place, CompleteError> {
+        let place = self.unless_cut_off(route.queue.place(priority)).await??;
         route.refuse_while_down()?;
         // Others may have been told meanwhile.
         route.deployment.refuse_while_cooling()?;
         Ok(place)
+    }
+}
+
+impl Admitted<'_> {
+    /// Sends it: the second half of [`Gateway::complete`].
+    ///
+    /// # Errors
+    /// [`CompleteError::Failed`], and it is settled.
+    pub async fn answer(self) -> Result<AnswerBody, CompleteError> {
+        let Self {
+            route,
+            request,
+            request_id,
+            price,
+            running,
+        } = self;
+        Ok(attempt(route, request, price, request_id, running).await?)
     }
 }

@@ -48,10 +48,10 @@ enum UpstreamServer {
     /// A model worker that we started; its socket is another one after each start.
     Worker {
         worker: Worker,
-        clients: Clients<UnixConnector>,
+        clients: Box<Clients<UnixConnector>>,
     },
     /// An OpenAI-compatible server.
-    Remote(Remote),
+    Remote(Box<Remote>),
 }
 
 /// How long a deployment may take to say whether it is well, or to count a prompt.
@@ -65,7 +65,7 @@ const SMALL_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 impl Deployment {
     pub(crate) fn worker(model: &str, worker: Worker, wall_clock: fn() -> Timestamp) -> Self {
-        let clients = Clients::new(UnixConnector);
+        let clients = Box::new(Clients::new(UnixConnector));
         Self {
             model: model.to_owned(),
             timeouts: Timeouts {
@@ -88,7 +88,7 @@ impl Deployment {
             model: setup.model,
             timeouts: setup.timeouts,
             wall_clock,
-            upstream: UpstreamServer::Remote(remote),
+            upstream: UpstreamServer::Remote(Box::new(remote)),
         })
     }
 

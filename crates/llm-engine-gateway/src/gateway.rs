@@ -110,6 +110,19 @@ impl Gateway {
         callers.authenticate(api_key)
     }
 
+    /// Who has this name, if anybody has.
+    #[must_use]
+    pub fn caller(&self, name: &str) -> Option<Caller> {
+        let callers = self.callers.read().unwrap_or_else(PoisonError::into_inner);
+        callers.named(name)
+    }
+
+    /// What the time is, for all that is written down.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        (self.wall_clock)()
+    }
+
     /// What stands behind the name of a model.
     ///
     /// # Errors

@@ -55,7 +55,7 @@ mod wait;
 
 pub use arrival::{Arrival, ROUTES};
 pub use authenticate::{ApiKeyDigest, Caller, Unauthenticated};
-pub use complete::{AnswerBody, CompleteError};
+pub use complete::{Admitted, AnswerBody, CompleteError};
 pub use explain::{Explanation, QuotaView, Verdict, in_units, unit_name};
 pub use failure::{Failure, Fault};
 pub use gateway::Gateway;
@@ -76,6 +76,7 @@ pub use simulate::{
 pub use stream::{AnswerStream, Event};
 pub use telemetry::TelemetrySetup;
 pub use trace_headers::TraceHeaders;
+pub use wait::Priority;
 
 /// The most policies that there can be.
 pub const MOST_POLICIES: usize = Limiter::MOST_POLICIES;

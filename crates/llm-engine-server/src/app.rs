@@ -6,7 +6,9 @@ use axum::extract::FromRef;
 use ipnet::IpNet;
 use llm_engine_gateway::Gateway;
 
+use crate::batches::{Batches, Storage};
 use crate::connections::MOST_CONNECTIONS;
+use crate::error_answer::ErrorAnswer;
 use crate::metrics::Metrics;
 use crate::replay::Replays;
 use crate::{ReplaySetup, Tls};
@@ -26,6 +28,8 @@ pub struct AppShared {
     pub metrics: Metrics,
     /// What belongs to idempotency keys.
     pub(crate) replays: Arc<Replays>,
+    /// Files and batches, if there is a folder for them.
+    pub(crate) batches: Option<Arc<Batches>>,
     /// How it is reached.
     pub(crate) listening: Listening,
 }
@@ -50,22 +54,36 @@ impl Default for Listening {
 }
 
 impl App {
-    /// An app whose metrics are all zero.
+    /// An app whose metrics are all zero. Batches that have not ended go on; that needs a tokio runtime.
     #[must_use]
     pub fn new(
         gateway: Arc<Gateway>,
         trusted_proxies: Vec<IpNet>,
         replay: ReplaySetup,
         listening: Listening,
+        storage: Option<Storage>,
     ) -> Self {
         let metrics = Metrics::new(&gateway);
+        let start = |storage| Batches::start(storage, Arc::clone(&gateway), metrics.batches.clone());
         Self(Arc::new(AppShared {
+            batches: storage.map(start),
             gateway,
             trusted_proxies,
             replays: Arc::new(Replays::new(replay, metrics.replay.clone())),
             metrics,
             listening,
         }))
+    }
+}
+
+impl AppShared {
+    /// Files and batches.
+    pub(crate) fn batches(&self) -> Result<&Arc<Batches>, ErrorAnswer> {
+        self.batches.as_ref().ok_or_else(|| {
+            let message = "This server keeps no files and no batches, because it has no folder for them; set `state_folder` in \
+                           its configuration.";
+            ErrorAnswer::not_implemented(message.to_owned())
+        })
     }
 }
 

@@ -26,19 +26,24 @@ pub(crate) fn arrival<'a>(
     (route, request_id): (&'static str, &'a str),
     trusted_proxies: &[IpNet],
 ) -> Arrival<'a> {
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |ConnectInfo(peer)| peer.ip());
     let header_user = parts.headers.get(USER).and_then(|user| user.to_str().ok());
     Arrival {
         request_id,
         route,
-        address: address(peer, &parts.headers, trusted_proxies),
+        address: peer_address(parts, trusted_proxies),
         user: user.or(header_user).filter(|user| !user.is_empty()),
         fingerprint: fingerprint(&parts.uri, &parts.headers, body),
         wait: preferred_wait(&parts.headers),
         bytes: body.len(),
         trace: TraceHeaders::read(&parts.headers),
     }
+}
+
+/// Where a request comes from.
+pub(crate) fn peer_address(parts: &Parts, trusted_proxies: &[IpNet]) -> IpAddr {
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |ConnectInfo(peer)| peer.ip());
+    address(peer, &parts.headers, trusted_proxies)
 }
 
 /// Where a request comes from: the peer, or, as long as that is a trusted proxy, whom it says it has the request from.

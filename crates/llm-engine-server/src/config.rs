@@ -14,6 +14,7 @@ mod policy;
 mod quota;
 mod replay;
 mod spanned;
+mod storage;
 mod telemetry;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::connections::MOST_CONNECTIONS;
-use crate::{ReplaySetup, TlsSetup};
+use crate::{BatchesSetup, FilesSetup, ReplaySetup, TlsSetup};
 
 pub use error::{ConfigError, Mistake, Place};
 pub use model::{GgufModel, ModelConfig, Runner};
@@ -54,8 +55,12 @@ pub struct Config {
     pub policies: Vec<PolicySetup>,
     /// The proxies that are believed from where a request comes.
     pub trusted_proxies: Vec<IpNet>,
-    /// Where budgets and long debts are kept over a restart. `None`: the executable has a folder for it.
+    /// Where budgets, long debts, files and batches are kept. `None`: the executable has a folder for it.
     pub state_folder: Option<PathBuf>,
+    /// How much is kept of files.
+    pub files: FilesSetup,
+    /// How many batches there may be.
+    pub batches: BatchesSetup,
     /// What is kept of answers to requests with an idempotency key.
     pub replay: ReplaySetup,
     /// By which the listener proves who it is.
@@ -86,8 +91,14 @@ struct RawConfig {
     /// Proxies, addresses or networks, that are believed from which address a request comes.
     #[serde(default)]
     trusted_proxies: Vec<Spanned<String>>,
-    /// Where budgets and long debts are kept over a restart.
+    /// Where budgets, long debts, files and batches are kept.
     state_folder: Option<PathBuf>,
+    /// What is kept of files.
+    #[serde(default)]
+    files: storage::RawFiles,
+    /// How many batches there may be.
+    #[serde(default)]
+    batches: storage::RawBatches,
     /// What is kept of answers to requests with an `Idempotency-Key`.
     #[serde(default)]
     replay: replay::RawReplay,
@@ -144,6 +155,8 @@ impl Config {
             policies,
             trusted_proxies,
             state_folder,
+            files,
+            batches,
             replay,
             tls,
             connections,
@@ -158,6 +171,8 @@ impl Config {
         let development_key = callers.is_empty();
         let callers = caller::check_all(callers, &source, &mut mistakes);
         let replay = mistakes.keep(replay::check(replay, &source));
+        let files = mistakes.keep(storage::check_files(files, &source));
+        let batches = mistakes.keep(storage::check_batches(batches, &source));
         let proxies = check_proxies(&trusted_proxies, development_key, &source);
         let proxies = mistakes.keep(proxies);
         let tls = tls.map(|tls| certificate::check(tls, &source)).transpose();
@@ -180,6 +195,9 @@ impl Config {
         let (Some(listen), Some(trusted_proxies), Some(replay)) = (listen, proxies, replay) else {
             unreachable!("what is missing is a mistake");
         };
+        let (Some(files), Some(batches)) = (files, batches) else {
+            unreachable!("what is missing is a mistake");
+        };
         Ok(Self {
             listen,
             listen_place,
@@ -192,6 +210,8 @@ impl Config {
             policies,
             trusted_proxies,
             state_folder: state_folder.map(|folder| source.folder().join(folder)),
+            files,
+            batches,
             replay,
         })
     }
@@ -204,6 +224,8 @@ impl Config {
             models,
             trusted_proxies,
             state_folder,
+            files,
+            batches,
             replay,
             listen_place: _,
             tls,
@@ -225,6 +247,8 @@ impl Config {
             ("models", but_for_prices(models) != but_for_prices(&new.models)),
             ("trusted_proxies", *trusted_proxies != new.trusted_proxies),
             ("state_folder", *state_folder != new.state_folder),
+            ("files", *files != new.files),
+            ("batches", *batches != new.batches),
             ("replay", *replay != new.replay),
             ("tls", tls.is_some() != new.tls.is_some()),
             ("connections", *connections != new.connections),

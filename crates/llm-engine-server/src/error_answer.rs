@@ -1,3 +1,4 @@
+use std::io;
 use std::time::Duration;
 
 use axum::Json;
@@ -14,6 +15,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::authorization::Unauthorized;
+use crate::batches::CreateError;
+use crate::disk::is_full;
+use crate::files::FileError;
 use crate::replay::InvalidClaim;
 
 /// How a route writes its errors.
@@ -29,7 +33,7 @@ pub(crate) enum Dialect {
 #[derive(Debug)]
 pub(crate) struct ErrorAnswer {
     status: StatusCode,
-    error: ErrorObject,
+    error: Box<ErrorObject>,
     /// What stands under `detail` if it is more than the message.
     problems: Option<Vec<Problem>>,
     /// Whether the retry headers are sent, and what `x-should-retry` says in them.
@@ -94,7 +98,7 @@ impl ErrorAnswer {
         };
         Self {
             status,
-            error,
+            error: Box::new(error),
             problems: None,
             should_retry: None,
             challenge: None,
@@ -104,6 +108,12 @@ impl ErrorAnswer {
     /// The caller's mistake, told by one sentence.
     pub(crate) fn bad_request(code: &str, message: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, "invalid_request_error", message)
+    }
+
+    /// Which field it is about.
+    pub(crate) fn about(mut self, param: &str) -> Self {
+        self.error.param = Some(param.to_owned());
+        self
     }
 
     /// The caller's mistakes, all of them.
@@ -152,6 +162,17 @@ impl ErrorAnswer {
         )
     }
 
+    /// The disk did not do what was asked of it: it is full, which another time may be over, or broken.
+    pub(crate) fn disk(error: &io::Error) -> Self {
+        tracing::error!(%error, "files or batches can't be written or read");
+        if is_full(error) {
+            let message = format!("The server has no room on its disk for this: {error}.");
+            let status = StatusCode::INSUFFICIENT_STORAGE;
+            return Self::new(status, "disk_full", "internal_error", message);
+        }
+        Self::internal(format!("The server's disk can't be used: {error}."))
+    }
+
     /// There is nothing of the name that was given.
     pub(crate) fn nothing_there(code: &str, message: impl Into<String>) -> Self {
         let status = StatusCode::NOT_FOUND;
@@ -183,6 +204,11 @@ impl ErrorAnswer {
         Self::permanent(StatusCode::CONFLICT, "cancelled", message)
     }
 
+    /// More than a caller may have, until it gives something up.
+    pub(crate) fn too_much(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        Self::permanent(status, code, message)
+    }
+
     /// Something broke in the server itself.
     pub(crate) fn internal(message: String) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -199,6 +225,10 @@ impl ErrorAnswer {
 
     pub(crate) fn status(&self) -> StatusCode {
         self.status
+    }
+
+    pub(crate) fn code(&self) -> &str {
+        &self.error.code
     }
 
     pub(crate) fn message(&self) -> &str {
@@ -365,6 +395,28 @@ impl From<Failure> for ErrorAnswer {
 /// What waits for its operator is not mended by callers who come again and again.
 fn should_retry(failure: &Failure) -> Option<bool> {
     (failure.fault() == Fault::Operator).then_some(false)
+}
+
+impl From<FileError> for ErrorAnswer {
+    fn from(error: FileError) -> Self {
+        let code = match &error {
+            FileError::Io(error) => return Self::disk(error),
+            FileError::TooLarge(_) => "file_too_large",
+            FileError::CallerFull(_) | FileError::TooMany(_) => "storage_full",
+        };
+        Self::too_much(StatusCode::PAYLOAD_TOO_LARGE, code, error.to_string())
+    }
+}
+
+impl From<CreateError> for ErrorAnswer {
+    fn from(error: CreateError) -> Self {
+        match &error {
+            CreateError::Io(error) => Self::disk(error),
+            CreateError::TooMany(_) => {
+                Self::too_much(StatusCode::BAD_REQUEST, "too_many_batches", error.to_string())
+            }
+        }
+    }
 }
 
 impl From<CompleteError> for ErrorAnswer {

@@ -10,11 +10,14 @@ mod api;
 mod app;
 mod arrival;
 mod authorization;
+mod batches;
 pub mod config;
 mod connections;
 mod cores;
+mod disk;
 mod error_answer;
 mod event_stream;
+mod files;
 #[cfg(test)]
 mod fuzz;
 mod metrics;
@@ -29,7 +32,9 @@ mod serve;
 mod tls;
 
 pub use app::{App, AppShared, Listening};
+pub use batches::{BatchesSetup, Storage, StorageError};
 pub use cores::Cores;
+pub use files::FilesSetup;
 pub use llm_engine_gateway::{
     Counted, Gateway, Per, PolicySetup, ProxySetup, Quota, RouteStatus, Setup, TelemetrySetup, Unit,
     WorkerSetup,

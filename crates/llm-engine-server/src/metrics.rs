@@ -1,3 +1,5 @@
+mod batches;
+
 use std::sync::OnceLock;
 
 use axum::http::StatusCode;
@@ -10,6 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+pub(crate) use batches::BatchMetrics;
+
 /// What is counted for monitoring, in Prometheus's words.
 #[derive(Debug)]
 pub struct Metrics {
@@ -19,6 +23,7 @@ pub struct Metrics {
     /// 1 if the file could be used when it was last read, else 0: then what is in force is older than the file.
     last_reload_succeeded: Gauge,
     pub(crate) replay: ReplayMetrics,
+    pub(crate) batches: BatchMetrics,
 }
 
 /// What is counted of requests with an idempotency key.
@@ -52,8 +57,8 @@ pub(crate) struct RouteResponses {
 }
 
 /// The statuses that there are, the most frequent first.
-const STATUSES: [u16; 18] = [
-    200, 429, 400, 401, 422, 404, 503, 402, 500, 502, 504, 501, 307, 405, 409, 413, 408, 431,
+const STATUSES: [u16; 19] = [
+    200, 429, 400, 401, 422, 404, 503, 402, 500, 502, 504, 501, 307, 405, 409, 413, 408, 431, 507,
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,12 +93,15 @@ impl Metrics {
         );
         let replay = ReplayMetrics::default();
         replay.register(&mut registry);
+        let batches = BatchMetrics::default();
+        batches.register(&mut registry);
         Self {
             registry,
             responses,
             reloads,
             last_reload_succeeded,
             replay,
+            batches,
         }
     }
 

@@ -21,12 +21,12 @@ pub(crate) const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// The same for who has no API key: enough to be told by some routes what is wrong with it before 401.
 const MAX_BODY_BYTES_UNKNOWN: usize = 64 * 1024;
 /// So much of a body that is too large is read and thrown away: most clients listen only when they have sent everything.
-const DISCARD_BYTES: u64 = 128 * 1024 * 1024;
+pub(crate) const DISCARD_BYTES: u64 = 128 * 1024 * 1024;
 /// How long a body may take to come.
-const BODY: Duration = Duration::from_secs(60);
+pub(crate) const BODY: Duration = Duration::from_secs(60);
 /// The most values in the JSON of a body: each takes some dozen bytes of memory, however short it is. A prompt of so many
 /// token numbers fits no model.
-const MAX_VALUES: usize = 256 * 1024;
+pub(crate) const MAX_VALUES: usize = 256 * 1024;
 /// A larger body takes more than a millisecond to be understood, in which nobody else would be served.
 const LARGE_BODY_BYTES: usize = 128 * 1024;
 

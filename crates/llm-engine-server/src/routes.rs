@@ -1,7 +1,10 @@
 //! One file per group of routes.
 
+mod batch_completions;
+mod batches;
 mod cluster;
 mod endpoints;
+mod files;
 mod fine_tunes;
 mod health;
 mod limits;
@@ -46,6 +49,9 @@ fn api() -> Api {
     openai::add_to(&mut api);
     endpoints::add_to(&mut api);
     fine_tunes::add_to(&mut api);
+    files::add_to(&mut api);
+    batches::add_to(&mut api);
+    batch_completions::add_to(&mut api);
     cluster::add_to(&mut api);
     limits::add_to(&mut api);
     requests::add_to(&mut api);
@@ -134,4 +140,33 @@ pub(crate) fn parameter(uri: &Uri, name: &str) -> Option<String> {
     let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(uri).ok()?;
     let mut named = parameters.into_iter().filter(|(found, _)| found == name);
     named.next().map(|(_, value)| value)
+}
+
+/// The query parameter of that name, if it is there: a whole number from 1.
+fn whole_parameter(uri: &Uri, name: &str, most: u64) -> Result<Option<u64>, ErrorAnswer> {
+    let Some(text) = parameter(uri, name) else {
+        return Ok(None);
+    };
+    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+    let wrong = || {
+        ErrorAnswer::bad_request(
+            "invalid_request",
+            format!("{name} must be a whole number from 1 to {most}"),
+        )
+    };
+    number.map(Some).ok_or_else(wrong)
+}
+
+/// So many of a list, after the one of this id, and whether there are more. After what is not there comes nothing.
+fn page<T>(all: Vec<T>, after: Option<&str>, limit: u64, id: impl Fn(&T) -> &String) -> (Vec<T>, bool) {
+    let first = match after {
+        None => 0,
+        Some(after) => all
+            .iter()
+            .position(|one| id(one) == after)
+            .map_or(all.len(), |place| place + 1),
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = all.len() - first > limit;
+    (all.into_iter().skip(first).take(limit).collect(), has_more)
 }

@@ -58,6 +58,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Drained {
     let gateway = Arc::clone(&app.gateway);
+    let batches = app.batches.clone();
     let server = Server {
         connections: Arc::new(Connections::new(app.listening.connections)),
         tls: app.listening.tls.clone(),
@@ -68,6 +69,10 @@ pub async fn serve(
     let drain = async {
         shutdown.await;
         tracing::info!("draining: new requests are refused");
+        // Rows that are on their way are drained like requests; the others are for the next start.
+        if let Some(batches) = &batches {
+            batches.drain();
+        }
         gateway.drain();
         if timeout(DRAIN, gateway.drained()).await.is_ok() {
             return Drained::Fully;
@@ -81,6 +86,9 @@ pub async fn serve(
         never = server.accept(listener, cores) => match never {},
         never = server.connections.watch() => match never {},
     };
+    if let Some(batches) = &batches {
+        let _ = timeout(FLUSH, batches.drained()).await;
+    }
     server.close.cancel();
     server.open.close();
     let _ = timeout(FLUSH, server.open.wait()).await;

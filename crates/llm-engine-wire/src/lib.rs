@@ -3,6 +3,8 @@
 //! - [`openai`]: OpenAI's chat completions and completions, as callers send them and as deployments answer them
 //! - [`v1`]: LLM Engine's own first API, checked the way its public servers check it
 //! - [`v2`]: LLM Engine's second API, which is OpenAI's with the checks of the first
+//! - [`batch_completions`]: LLM Engine's batches
+//! - [`file`](mod@file): files on the server, for the clients of both dialects
 //! - [`translate`]: from `v1` to OpenAI's dialect and back
 //! - [`validation`]: the 422 answer: one problem per field, in FastAPI's form
 //! - [`object`]: JSON objects that are passed on as they came
@@ -12,6 +14,8 @@
 //!
 //! Nothing here does I/O, reads a clock or knows a quota.
 
+pub mod batch_completions;
+pub mod file;
 pub mod object;
 pub mod openai;
 pub mod said;

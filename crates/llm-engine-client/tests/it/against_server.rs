@@ -44,6 +44,7 @@ async fn served(policies: &str) -> Client {
         config.trusted_proxies,
         config.replay,
         Listening::default(),
+        None,
     );
     tokio::spawn(async move { serve(listener, app, &Cores::here(), std::future::pending()).await });
     Client::new(url, "k").unwrap()

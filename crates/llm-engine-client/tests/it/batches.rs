@@ -180,11 +180,11 @@ async fn each_failure_has_its_consequence() {
         (failed.consequence, failed.may_be_done),
         (Consequence::TryAgain, true)
     );
-    // The client had no other attempt, so it tells the server that nobody waits any more.
-    assert_eq!(server.next().await.path, "/v1/requests/batch-0-0");
-    // It is no answer.
+    // The row comes again with its key, so the server is not told to end it: what it hears next is another row. That has
+    // no answer.
     let request = row(None, json!({ "messages": [] }));
     let failed = sent(&sender, &mut server, request, |exchange| {
+        assert_eq!(exchange.path, "/v1/chat/completions");
         exchange.answer(200, &[], json!([]));
     });
     assert_eq!(failed.await.unwrap_err().consequence, Consequence::TryAgain);
@@ -201,4 +201,18 @@ async fn each_failure_has_its_consequence() {
         .await
         .unwrap_err();
     assert_eq!(failed.consequence, Consequence::EndRow);
+}
+
+#[tokio::test]
+async fn a_row_that_is_given_up_is_cancelled() {
+    let mut server = Upstream::start().await;
+    let sender = Arc::new(sender(&server, Dialect::LlmEngine, Form::Jsonl));
+    let running = tokio::spawn({
+        let sender = Arc::clone(&sender);
+        async move { sender.send(row(None, json!({ "messages": [] }))).await }
+    });
+    let exchange = server.next().await;
+    running.abort();
+    assert_eq!(server.next().await.path, "/v1/requests/batch-0-0");
+    drop(exchange);
 }

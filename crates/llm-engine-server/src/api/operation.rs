@@ -18,7 +18,8 @@ pub(crate) struct Operation {
     tag: &'static str,
     /// Beside those of the path.
     parameters: Vec<Value>,
-    body: Option<SchemaOf>,
+    /// In which media type, and what it holds.
+    body: Option<(&'static str, SchemaOf)>,
     /// In which media types, and what they hold.
     contents: Vec<(&'static str, SchemaOf)>,
     /// What may be said instead, beside what everybody hears who has no key.
@@ -93,7 +94,15 @@ impl Operation {
 
     pub(crate) fn body(self, schema: SchemaOf) -> Self {
         Self {
-            body: Some(schema),
+            body: Some(("application/json", schema)),
+            ..self
+        }
+    }
+
+    /// It is sent a form with a file.
+    pub(crate) fn form(self, schema: SchemaOf) -> Self {
+        Self {
+            body: Some(("multipart/form-data", schema)),
             ..self
         }
     }
@@ -140,20 +149,24 @@ impl Operation {
         }
     }
 
+    /// However often it is sent with one key, it is done once.
+    pub(crate) fn repeatable(mut self) -> Self {
+        let key = json!({ "type": "string", "pattern": "^[!-~]{1,255}$" });
+        let about = "However often a request with it is sent, it is done once";
+        self.parameters
+            .push(parameter("header", "Idempotency-Key", false, &key, about));
+        self
+    }
+
     /// What can be asked of, and go wrong on, every route that has a model work.
     pub(super) fn generating(mut self, dialect: Dialect) -> Self {
         self = self.keyed(dialect, &[400, 404, 409, 413, 422, 429, 500, 503]);
         self.errors.extend((dialect == Dialect::LlmEngine).then_some(402));
-        let key = json!({ "type": "string", "pattern": "^[!-~]{1,255}$" });
+        self = self.repeatable();
         // Without a key it is ignored, whatever it is.
         let seconds =
             json!({ "anyOf": [{ "type": "integer", "minimum": 0, "maximum": 300 }, { "type": "string" }] });
         let headers = [
-            (
-                "Idempotency-Key",
-                key,
-                "However often a request with it is sent, it is generated once",
-            ),
             (
                 "x-llm-engine-keep-seconds",
                 seconds,
@@ -200,8 +213,8 @@ impl Operation {
             "parameters": parameters,
             "responses": self.responses(schemas),
         });
-        if let Some(body) = self.body {
-            let content = json!({ "application/json": { "schema": body(schemas) } });
+        if let Some((media_type, body)) = self.body {
+            let content = json!({ media_type: { "schema": body(schemas) } });
             described["requestBody"] = json!({ "required": true, "content": content });
         }
         described
@@ -275,6 +288,7 @@ fn words(status: u16) -> &'static str {
         401 => "There is no API key, or nobody has it",
         402 => "A budget is spent",
         404 => "There is nothing of this name",
+        408 => "The body has not come in time",
         409 => "The answer was given and is gone, or its caller cancelled the request",
         413 => "The body is too large",
         414 => "The path and query are too long",
@@ -285,6 +299,7 @@ fn words(status: u16) -> &'static str {
         502 => "The model server failed",
         503 => "Nothing can answer now",
         504 => "The model server took too long",
+        507 => "The disk is full",
         _ => "Another answer",
     }
 }

@@ -35,7 +35,7 @@ fn app() -> App {
         answers_per_caller: NonZeroUsize::MIN,
     };
     let gateway = Gateway::start(setup).expect("nothing is wrong with it");
-    App::new(Arc::new(gateway), Vec::new(), replay, Listening::default())
+    App::new(Arc::new(gateway), Vec::new(), replay, Listening::default(), None)
 }
 
 /// A keyed request that a handler answers.

@@ -1,5 +1,5 @@
-//! What LLM Engine's public servers do and this one does not, because it has no GPU cluster or because nobody has built it: each
-//! route says so, where a client would otherwise take it for a wrong address.
+//! What LLM Engine's public servers do and this one does not, because it has no GPU cluster: each route says so, where a client would
+//! otherwise take it for a wrong address.
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -61,35 +61,7 @@ pub(super) fn add_to(api: &mut Api) {
         add(api, Operation::any(path, "Not here"), needs_cluster(what));
         add(api, Operation::any(below, "Not here"), needs_cluster(what));
     }
-    add_batches_to(api);
 }
-
-fn add_batches_to(api: &mut Api) {
-    for operation in [
-        Operation::post("/v1/llm/batch-completions", NOT_YET),
-        Operation::post("/v2/batch-completions", NOT_YET),
-        Operation::get("/v2/batch-completions/{id}", NOT_YET),
-        Operation::post("/v2/batch-completions/{id}/actions/cancel", NOT_YET),
-        Operation::get("/v1/batches", NOT_YET),
-        Operation::post("/v1/batches", NOT_YET),
-        Operation::get("/v1/batches/{id}", NOT_YET),
-        Operation::post("/v1/batches/{id}/cancel", NOT_YET),
-    ] {
-        let message = "This server completes no batches yet; send its prompts one by one.";
-        add(api, operation, message.to_owned());
-    }
-    for operation in [
-        Operation::get("/v1/files", NOT_YET),
-        Operation::post("/v1/files", NOT_YET),
-        Operation::get("/v1/files/{id}", NOT_YET),
-        Operation::delete("/v1/files/{id}", NOT_YET),
-        Operation::get("/v1/files/{id}/content", NOT_YET),
-    ] {
-        add(api, operation, "This server keeps no files yet.".to_owned());
-    }
-}
-
-const NOT_YET: &str = "Not yet";
 
 fn add(api: &mut Api, operation: Operation, message: String) {
     let operation = operation.tagged("What this server does not do");

@@ -60,6 +60,9 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response {
 async fn metrics(State(app): State<App>) -> Response {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     app.gateway.look();
+    if let Some(batches) = &app.batches {
+        batches.look();
+    }
     ([(CONTENT_TYPE, content_type)], app.metrics.text()).into_response()
 }
 

@@ -44,35 +44,6 @@ async fn what_needs_a_gpu_cluster_says_so() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_yet_is_not_taken_for_a_wrong_address() {
-    let server = Server::start(&quick().await, "").await;
-    for (method, target) in [
-        ("POST", "/v1/llm/batch-completions"),
-        ("POST", "/v2/batch-completions"),
-        ("GET", "/v2/batch-completions/b"),
-        ("POST", "/v2/batch-completions/b/actions/cancel"),
-        ("POST", "/v1/batches"),
-        ("GET", "/v1/batches"),
-        ("GET", "/v1/batches/b"),
-        ("POST", "/v1/batches/b/cancel"),
-        ("POST", "/v1/files"),
-        ("GET", "/v1/files"),
-        ("GET", "/v1/files/f"),
-        ("DELETE", "/v1/files/f"),
-        ("GET", "/v1/files/f/content"),
-    ] {
-        let answer = send(&server, method, target).await;
-        assert_eq!(answer.status, StatusCode::NOT_IMPLEMENTED, "{method} {target}");
-        let body = answer.json();
-        assert_eq!(body["detail"], body["error"]["message"]);
-        assert_eq!(body["error"]["code"], "not_implemented");
-        assert_eq!(answer.header("x-should-retry"), Some("false"));
-        let unnamed = Answer::read(server.send(method, target, &[], None).await).await;
-        assert_eq!(unnamed.status, StatusCode::UNAUTHORIZED, "{method} {target}");
-    }
-}
-
-#[tokio::test]
 async fn there_are_no_fine_tunes() {
     let server = Server::start(&quick().await, "").await;
     let list = server.get("/v1/llm/fine-tunes").await;

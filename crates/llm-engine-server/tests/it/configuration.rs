@@ -619,10 +619,18 @@ fn a_configuration_says_what_of_another_needs_a_restart() {
     assert_eq!(
         changed(&format!(
             "listen = '127.0.0.1:1'\nstate_folder = 's'\ntrusted_proxies = ['::1']\n{}[models.n]\ngguf = 'n'\n{caller}\
-             [replay]\nkeep = '1h'",
+             [replay]\nkeep = '1h'\n[files]\nkeep = '1h'\n[batches]\nrows = 1",
             model("")
         )),
-        ["listen", "models", "trusted_proxies", "state_folder", "replay"]
+        [
+            "listen",
+            "models",
+            "trusted_proxies",
+            "state_folder",
+            "files",
+            "batches",
+            "replay"
+        ]
     );
 }
 
@@ -651,4 +659,40 @@ fn a_caller_has_the_team_and_the_rights_that_it_is_given() {
         ]
     );
     assert_eq!(config.policies[0].matches.team.as_deref(), Some("t"));
+}
+
+#[test]
+fn files_and_batches_have_bounds_unless_the_file_has_others() {
+    let config = read("");
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!(
+        (config.files.file_bytes, config.files.bytes_per_caller),
+        (100 << 20, 1 << 30)
+    );
+    assert_eq!(
+        (config.files.files_per_caller, config.files.keep),
+        (1_000, 30 * day)
+    );
+    assert_eq!((config.batches.rows, config.batches.per_caller), (50_000, 1_000));
+    assert_eq!(
+        (config.batches.running_per_caller.get(), config.batches.keep),
+        (4, 30 * day)
+    );
+    let small = read("[files]\nbytes_per_caller = 1_000\n[batches]\nkeep = '1h'");
+    assert_eq!(
+        (small.files.file_bytes, small.batches.keep),
+        (1_000, Duration::from_secs(3600))
+    );
+    for (text, said) in [
+        (
+            "[files]\nfile_bytes = 2\nbytes_per_caller = 1",
+            "file_bytes is 2, but all files of a caller",
+        ),
+        ("[files]\nkeep = '366d'", "at most 365d"),
+        ("[batches]\nkeep = '0s'", "more than 0s"),
+        ("[batches]\nrows = 0", "nonzero"),
+    ] {
+        let error = Config::parse(text, Path::new("x")).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
 }

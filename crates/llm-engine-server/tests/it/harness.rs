@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use jiff::Timestamp;
 use llm_engine_server::config::Config;
 use llm_engine_server::{
-    App, Cores, Drained, Gateway, Listening, ProxySetup, Setup, Tls, WorkerSetup, serve,
+    App, Cores, Drained, Gateway, Listening, ProxySetup, Setup, Storage, Tls, WorkerSetup, serve,
 };
 use scripted_upstream::{EventStream, Upstream};
 use serde_json::{Value, json};
@@ -101,7 +101,10 @@ impl Server {
             tls: config.tls.map(Tls::new),
             connections: config.connections,
         };
-        let app = App::new(gateway, config.trusted_proxies, config.replay, listening);
+        let storage = config
+            .state_folder
+            .map(|folder| Storage::open(folder, config.files, config.batches).unwrap());
+        let app = App::new(gateway, config.trusted_proxies, config.replay, listening, storage);
         let of_server = app.clone();
         let served = tokio::spawn(async move {
             let shutdown = async {

@@ -1,6 +1,9 @@
 //! The server over real sockets, in front of an upstream that does what the tests tell it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod batch_completions;
+mod batch_waiting;
+mod batches;
 mod bookings;
 mod budgets;
 mod cluster;
@@ -12,6 +15,7 @@ mod document;
 mod draining;
 mod embeddings;
 mod explain;
+mod files;
 mod fuzz;
 mod golden;
 mod hang_up;
@@ -30,6 +34,7 @@ mod rate_limits_page;
 mod raw;
 mod reloading;
 mod schema;
+mod storing;
 mod tls;
 mod traces;
 mod trust;

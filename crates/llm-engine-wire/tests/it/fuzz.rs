@@ -3,7 +3,8 @@
 //! In the normal run some random inputs for each; `make fuzz` drives the same targets by what they reach.
 
 use fuzz_input::{Input, check};
-use llm_engine_wire::openai::{Chunk, Kind, Request, Response, Upstream, Usage};
+use llm_engine_wire::batch_completions::{BatchCompletionsRequest, Version};
+use llm_engine_wire::openai::{BatchRequest, Chunk, Kind, Request, Response, Upstream, Usage};
 use llm_engine_wire::said::Said;
 use llm_engine_wire::sse::{Decoder, MAX_EVENT_BYTES};
 use llm_engine_wire::translate::{to_frame, to_openai, to_sync_response};
@@ -24,6 +25,13 @@ const OPENAI: [&str; 4] = [
 const V1: [&str; 2] = [
     r#"{"prompt": "p", "max_new_tokens": 5, "temperature": 0.2, "stop_sequences": ["a"], "top_k": -1, "top_p": 0.9, "return_token_log_probs": true}"#,
     r#"{"prompt": "p", "max_new_tokens": "7", "temperature": "0.2", "guided_json": {"type": "object"}, "guided_regex": null, "presence_penalty": 2.0, "frequency_penalty": 0, "include_stop_str_in_output": true, "skip_special_tokens": null}"#,
+];
+
+const BATCHES: [&str; 4] = [
+    r#"{"input_file_id": "f", "endpoint": "/v1/completions", "completion_window": "24h", "metadata": {"a": "b"}, "output_expires_after": {"anchor": "created_at", "seconds": 3600}}"#,
+    r#"{"output_data_path": "o", "model_config": {"model": "m", "labels": {}}, "content": {"prompts": ["a"], "max_new_tokens": "3", "temperature": 0}, "data_parallelism": 1, "max_runtime_sec": "60"}"#,
+    r#"{"output_data_path": "o", "model_config": {"model": "m"}, "content": [{"prompt": "a"}, {"messages": []}], "labels": {"a": "b"}, "priority": "p", "tool_config": null}"#,
+    r#"{"output_data_path": "o", "model_config": {"model": "m"}, "input_data_path": "f", "gpus": 1, "max_runtime_sec": 172800.0}"#,
 ];
 
 const EVENTS: [&str; 4] = [
@@ -110,6 +118,21 @@ fn v2_requests() {
             && let Ok(request) = v2::read(kind(input.choice), &body)
         {
             passes_on(&request);
+        }
+    });
+}
+
+#[test]
+fn batches() {
+    check!(|input: &Input| {
+        let bytes = input.bytes(&BATCHES);
+        let _ = BatchRequest::parse(&bytes);
+        if let Ok(body) = Body::read(Some("application/json"), &bytes) {
+            let version = [Version::V1, Version::V2][usize::from(input.choice % 2)];
+            match BatchCompletionsRequest::read(version, &body) {
+                Ok(request) => assert!((1..=172_800).contains(&request.max_runtime_seconds)),
+                Err(problems) => assert!(!problems.is_empty() && serde_json::to_string(&problems).is_ok()),
+            }
         }
     });
 }

@@ -1,7 +1,8 @@
 //! The schemas of requests agree with the readers: what a schema allows is read, and what is read beyond it is a lax form of
 //! what it allows.
 
-use llm_engine_wire::openai::{self, Kind, Request};
+use llm_engine_wire::batch_completions::{BatchCompletionsRequest, Version};
+use llm_engine_wire::openai::{self, BatchRequest, Kind, Request};
 use llm_engine_wire::v1::{CompletionRequest, RequestError};
 use llm_engine_wire::v2;
 use llm_engine_wire::validation::Body;
@@ -77,6 +78,11 @@ fn what_a_schema_allows_is_read_and_what_is_read_beyond_it_is_lax() {
     for kind in [Kind::Chat, Kind::Completion] {
         compared.extend(compare(&v2::schema(kind), &base(kind), read_v2(kind)));
     }
+    let batch = json!({ "output_data_path": "o", "model_config": { "model": "m" } });
+    for version in [Version::V1, Version::V2] {
+        let reads = |body: &Value| BatchCompletionsRequest::read(version, &Body::Json(body.clone())).is_ok();
+        compared.extend(compare(&BatchCompletionsRequest::schema(version), &batch, reads));
+    }
     let mut lax = 0;
     for (name, value, is_allowed, is_read) in compared {
         assert!(
@@ -115,6 +121,27 @@ fn openai_s_routes_read_exactly_what_their_schema_allows() {
                 assert_eq!(is_read, is_allowed, "{name} = {value}");
             }
         }
+    }
+}
+
+#[test]
+fn openai_s_batches_read_exactly_what_their_schema_allows() {
+    let base = json!({ "input_file_id": "f", "endpoint": "/v1/completions", "completion_window": "24h" });
+    let reads = |body: &Value| BatchRequest::parse(body.to_string().as_bytes()).is_ok();
+    for (name, value, is_allowed, is_read) in compare(&BatchRequest::schema(), &base, reads) {
+        assert_eq!(is_read, is_allowed, "{name} = {value}");
+    }
+    let seconds = |seconds: Value| json!({ "anchor": "created_at", "seconds": seconds });
+    for (value, is_good) in [
+        (seconds(json!(3600)), true),
+        (seconds(json!(3600.0)), true),
+        (seconds(json!(3599)), false),
+        (seconds(json!(2_592_001)), false),
+        (json!({ "seconds": 3600 }), false),
+    ] {
+        let mut body = base.clone();
+        body["output_expires_after"] = value.clone();
+        assert_eq!(reads(&body), is_good, "{value}");
     }
 }
 

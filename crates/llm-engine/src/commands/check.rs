@@ -103,6 +103,18 @@ impl Summary {
             "development_key": config.development_key,
             "models": models.collect::<Vec<_>>(),
             "callers": callers.collect::<Vec<_>>(),
+            "files": {
+                "file_bytes": config.files.file_bytes,
+                "bytes_per_caller": config.files.bytes_per_caller,
+                "files_per_caller": config.files.files_per_caller,
+                "keep_seconds": config.files.keep.as_secs(),
+            },
+            "batches": {
+                "rows": config.batches.rows,
+                "per_caller": config.batches.per_caller,
+                "running_per_caller": config.batches.running_per_caller,
+                "keep_seconds": config.batches.keep.as_secs(),
+            },
             "telemetry": config.telemetry.as_ref().map(|telemetry| json!({
                 "endpoint": telemetry.endpoint,
                 "service_name": telemetry.service_name,
@@ -142,6 +154,8 @@ impl Summary {
             };
             format!("  {}{}{operator}", caller.name, team.unwrap_or_default())
         }));
+        lines.push("\nFiles and batches of one caller".to_owned());
+        lines.extend([files_in_words(config), batches_in_words(config)]);
         lines.push("\nPolicies; a request must be admitted by all that apply to it".to_owned());
         if policies.is_empty() {
             lines.push("  none: 429 comes as needed, when a model is full".to_owned());
@@ -150,6 +164,28 @@ impl Summary {
         lines.extend(policies.map(|policy| format!("  {}", policy.replace('\n', "\n  "))));
         lines.join("\n")
     }
+}
+
+fn files_in_words(config: &Config) -> String {
+    let files = &config.files;
+    format!(
+        "  up to {} files of up to {} bytes, {} bytes together, for {}",
+        files.files_per_caller,
+        files.file_bytes,
+        files.bytes_per_caller,
+        humantime::format_duration(files.keep)
+    )
+}
+
+fn batches_in_words(config: &Config) -> String {
+    let batches = &config.batches;
+    format!(
+        "  up to {} batches of up to {} rows, {} running at a time, for {} after their end",
+        batches.per_caller,
+        batches.rows,
+        batches.running_per_caller,
+        humantime::format_duration(batches.keep)
+    )
 }
 
 /// Where traces go, and which.

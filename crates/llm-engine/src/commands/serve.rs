@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use llm_engine_server::config::{Config, GgufModel, ModelConfig, Place};
 use llm_engine_server::{
-    App, Cores, Drained, Gateway, Listening, ProxySetup, Reloader, RouteStatus, Setup, Tls, WorkerSetup,
-    serve,
+    App, Cores, Drained, Gateway, Listening, ProxySetup, Reloader, RouteStatus, Setup, Storage, Tls,
+    WorkerSetup, serve,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -45,7 +45,8 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format, log: &Lines) -> any
     let sockets = tempfile::Builder::new().prefix("llm-engine-").tempdir();
     let sockets = sockets.context("no folder for the sockets of the model workers")?;
     allow_descriptors(started.connections);
-    let (listen, setup) = setup(config, sockets.path(), log_format)?;
+    let states = state_folder(config.state_folder.clone(), config.listen);
+    let (listen, setup) = setup(config, (sockets.path(), states.as_deref()), log_format)?;
     // This thread accepts connections and does what belongs to no request.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let cores = Cores::start(available_parallelism()?)?;
@@ -53,6 +54,8 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format, log: &Lines) -> any
         let listener = TcpListener::bind(listen).await;
         let listener = listener.map_err(|error| cannot_listen(listen, listen_place.as_ref(), &error))?;
         let address = listener.local_addr()?;
+        // The address is ours by now, and so is what belongs to it.
+        let storage = storage(states, &started)?;
         let gateway = Arc::new(Gateway::start(setup).map_err(|error| Usage(error.to_string()))?);
         tokio::spawn(announce(Arc::clone(&gateway), summary.at(address), begun));
         let listening = Listening {
@@ -64,6 +67,7 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format, log: &Lines) -> any
             started.trusted_proxies.clone(),
             started.replay,
             listening,
+            storage,
         );
         if let Some(path) = path {
             let mut hangups = signal(SignalKind::hangup())?;
@@ -84,7 +88,11 @@ pub(crate) fn run(arguments: &Arguments, log_format: Format, log: &Lines) -> any
     })
 }
 
-fn setup(config: Config, socket_folder: &Path, log_format: Format) -> anyhow::Result<(SocketAddr, Setup)> {
+fn setup(
+    config: Config,
+    (socket_folder, state_folder): (&Path, Option<&Path>),
+    log_format: Format,
+) -> anyhow::Result<(SocketAddr, Setup)> {
     let program = std::env::current_exe().context("the path of this program")?;
     let variable = |name: &str| std::env::var(name).ok();
     let models = config
@@ -96,12 +104,26 @@ fn setup(config: Config, socket_folder: &Path, log_format: Format) -> anyhow::Re
         callers: config.callers,
         policies: config.policies,
         socket_folder: socket_folder.to_owned(),
-        journal: journal(config.state_folder, config.listen),
+        journal: state_folder.map(|folder| folder.join(format!("limits-{}.redb", config.listen.port()))),
         proxies: proxies(variable),
         telemetry: config.telemetry.filter(|_| !is_disabled(variable)),
         wall_clock: jiff::Timestamp::now,
     };
     Ok((config.listen, setup))
+}
+
+/// Where files and batches are kept, if that is anywhere. A folder that nobody has asked for need not be usable.
+fn storage(states: Option<PathBuf>, config: &Config) -> anyhow::Result<Option<Storage>> {
+    let Some(states) = states else { return Ok(None) };
+    let folder = states.join(format!("batches-{}", config.listen.port()));
+    match Storage::open(folder, config.files.clone(), config.batches.clone()) {
+        Ok(storage) => Ok(Some(storage)),
+        Err(error) if config.state_folder.is_none() => {
+            tracing::warn!(%error, "no files and no batches are kept");
+            Ok(None)
+        }
+        Err(error) => Err(Usage(error.to_string()).into()),
+    }
 }
 
 /// What to do about an address that can't be had.
@@ -160,7 +182,7 @@ fn is_disabled(variable: impl Fn(&str) -> Option<String>) -> bool {
 /// Where what must outlive a restart is kept: in the folder that the configuration names, or in the user's for such things.
 /// Servers on several ports keep apart what they know. One whose port the system chooses is another server each time, and
 /// keeps something only where it is told to.
-fn journal(configured: Option<PathBuf>, listen: SocketAddr) -> Option<PathBuf> {
+fn state_folder(configured: Option<PathBuf>, listen: SocketAddr) -> Option<PathBuf> {
     let variable = |name| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
@@ -170,8 +192,7 @@ fn journal(configured: Option<PathBuf>, listen: SocketAddr) -> Option<PathBuf> {
         let states = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
         (listen.port() != 0).then(|| states.join("llm-engine"))
     };
-    let folder = configured.or_else(of_user)?;
-    Some(folder.join(format!("limits-{}.redb", listen.port())))
+    configured.or_else(of_user)
 }
 
 /// How to start this program as the worker of a model.

@@ -31,6 +31,8 @@ async fn the_policies_of_a_good_configuration_are_explained() {
         "10 requests at once; 60 requests come back every 1m",
         "at most 73 requests in the worst window",
         "429 rate_limited, with a Retry-After",
+        "up to 1000 files of up to 104857600 bytes",
+        "up to 1000 batches of up to 50000 rows, 4 running at a time, for 30days after their end",
     ] {
         assert!(finished.output.contains(words), "{words}\n{}", finished.output);
     }
@@ -58,6 +60,8 @@ async fn for_programs_it_is_json() {
     let checked: Value = serde_json::from_str(&finished.output).unwrap();
     assert_eq!(checked["good"], true);
     assert_eq!(checked["policies"][0]["limits"][0]["worst_amount"], 73);
+    assert_eq!(checked["files"]["keep_seconds"], 30 * 24 * 3600);
+    assert_eq!(checked["batches"]["rows"], 50_000);
     let (finished, _folder) = check("lisen = 'x'\n", &["--json"]).await;
     assert_eq!(finished.code, Some(2));
     let checked: Value = serde_json::from_str(&finished.output).unwrap();

@@ -26,7 +26,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "llm-engine-gateway",
         &["llm-engine-limit", "llm-engine-retry", "llm-engine-wire"],
     ),
-    ("llm-engine-server", &["llm-engine-gateway", "llm-engine-wire"]),
+    (
+        "llm-engine-server",
+        &["llm-engine-batch", "llm-engine-gateway", "llm-engine-wire"],
+    ),
     (
         "llm-engine",
         &[
