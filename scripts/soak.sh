@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The tests that take minutes, by the real clock: those that are ignored in Rust, and those that are marked `soak` in
-# Python. They print what they measure, and want a machine that has nothing else to do. Who needs the built-in model fetches it.
+# The tests that take minutes: those that are ignored in Rust, and those that are marked `soak` in Python. They print what they
+# measure. The first run in virtual time, all others by the real clock, and want a machine that has nothing else to do. Who needs the
+# built-in model fetches it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,6 +11,9 @@ executable=(--release -p llm-engine --features worker)
 
 # One of them opens 10,000 connections.
 ulimit -n "$(ulimit -H -n)"
+
+# The tables of the admission.
+cargo test --release -p llm-engine-overload --test it -- --ignored --nocapture --test-threads=1
 
 cargo build "${executable[@]}"
 # What batches are measured against.

@@ -1,17 +1,20 @@
+mod waits;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
-use llm_engine_limit::{Cost, HORIZON, Time};
+use llm_engine_limit::Time;
 
+use crate::arrival::charge;
 use crate::average::Average;
-use crate::awaited::{Awaited, Sent};
+use crate::awaited::Awaited;
 use crate::drain::Drain;
 use crate::law::{Law, Look};
-use crate::promises::{Claim, Promises};
+use crate::promises::Promises;
 use crate::queue::{FairQueue, Waiting};
 use crate::unloaded::Unloaded;
-use crate::{Limit, Reason, Request, Saturated};
+use crate::{Arrival, Limit, Place, Queued, Request, Saturated, Standing, Turn};
 
 /// What an [`Admission`] is made with.
 #[derive(Debug, Clone, Copy)]
@@ -41,13 +44,21 @@ pub struct Admission {
     drain: Drain,
     promises: Promises,
     output: Average,
+    /// What all that run will be charged, as far as is known.
     charged: u64,
+    /// The tokens of all that run, so far.
+    tokens: u64,
     latest: Time,
+    /// Until when room is kept free for callers that are behind.
+    reserved_until: Time,
+    /// How much of the time somebody waits or is turned away, and whether anybody was since the last look.
+    crowd: Average,
+    turned_away: bool,
     /// Seconds until first tokens are due, seconds that prompts take to be read, and the squares of these.
     due: Average,
     reading: Average,
     reading_squared: Average,
-    /// The most that was in flight lately.
+    /// The most tokens that were in flight lately without first tokens being late.
     peak: f64,
 }
 
@@ -56,53 +67,24 @@ struct Running {
     caller: u32,
     charge: u64,
     input_tokens: u64,
+    /// Tokens of its answer so far.
+    written: u64,
+    /// Whether its first token has come, so that its prompt was read.
+    is_read: bool,
     sent: Option<Sent>,
 }
 
-/// Proof of being among the requests that run, to be handed back to [`Admission::end`] exactly once.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a place is taken until it is handed back"]
-pub struct Place {
-    key: u64,
-}
-
-/// A request in the queue, to be handed back to [`Admission::cancel`] if its caller goes before its turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Queued {
-    key: u64,
-}
-
-/// What becomes of a request that arrives.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Arrival {
-    /// It runs.
-    Place(Place),
-    /// It waits for a [`Turn`].
-    Queued(Queued),
-}
-
-/// What becomes of a queued request.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// It runs.
-    Place(Queued, Place),
-    /// It has waited for too long.
-    Refused(Queued, Saturated),
-}
-
-/// How things stand.
+/// A request was sent to a deployment.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
-    /// How many requests may be in flight.
-    pub limit: usize,
-    /// How many are.
-    pub in_flight: usize,
-    /// Of these, without a first token for longer than it should take.
-    pub waiting: usize,
-    /// How many are in the queue.
-    pub queued: usize,
-    /// Work done per second.
-    pub per_second: Option<f64>,
+struct Sent {
+    at: Time,
+    deployment: u32,
+    /// When its first token is late.
+    due: Time,
+    /// The tokens in flight then.
+    tokens: f64,
+    /// Whether that was a quiet moment.
+    is_quiet: bool,
 }
 
 impl Admission {
@@ -122,8 +104,12 @@ impl Admission {
             promises: Promises::new(),
             output: Average::starting(256.0, 0.02),
             charged: 0,
+            tokens: 0,
             latest: Time::ZERO,
-            due: Average::new(0.05),
+            reserved_until: Time::ZERO,
+            turned_away: false,
+            crowd: Average::starting(0.0, 0.05),
+            due: Average::new(0.1),
             reading: Average::new(0.02),
             reading_squared: Average::new(0.02),
             peak: 0.0,
@@ -135,23 +121,25 @@ impl Admission {
     /// # Errors
     /// [`Saturated`] if it would have to wait for too long.
     pub fn arrive(&mut self, now: Time, request: &Request) -> Result<Arrival, Saturated> {
-        self.pass_time(now);
+        let now = self.pass_time(now);
         let caller = request.subject.caller;
         let output = self.expected_output(request.most_output_tokens);
         let charge = charge(request.input_tokens, output);
         let claim = request
             .fingerprint
             .and_then(|fingerprint| self.promises.find(now, request.subject, fingerprint));
-        if self.queue.is_empty() && self.running.len() < self.law.limit() {
+        let is_reserved = now < self.reserved_until;
+        let is_modest = self.queue.is_modest(caller) || is_reserved && self.queue.is_behind(caller);
+        if is_modest && self.crowd.value() >= CROWDED {
+            self.reserved_until = now + RESERVED;
+        }
+        if self.queue.is_empty() && self.has_room(caller, request.input_tokens) {
             if let Some(claim) = claim {
                 self.promises.end(claim.id, claim.is_due.then_some(true));
             }
             self.queue.pass(caller, charge);
-            return Ok(Arrival::Place(self.take_place(
-                caller,
-                charge,
-                request.input_tokens,
-            )));
+            let place = self.take_place(caller, charge, request.input_tokens);
+            return Ok(Arrival::Place(place));
         }
         let is_promised = claim.is_some_and(|claim| claim.is_due);
         let ahead = self.ahead(request, charge, is_promised);
@@ -187,20 +175,10 @@ impl Admission {
         {
             self.until.remove(&(until, key));
             let waiting = self.queue.remove(key)?;
-            let wait = self.drain.time_for(self.queue.ahead(
-                waiting.subject.caller,
-                waiting.class,
-                waiting.charge,
-                false,
-            ));
-            let saturated = Saturated {
-                wait: wait.unwrap_or_default().max(SOONEST),
-                booked: false,
-                reason: Reason::Waited,
-            };
-            return Some(Turn::Refused(Queued { key }, saturated));
+            return Some(Turn::Refused(Queued { key }, self.waited(&waiting)));
         }
-        if self.running.len() >= self.law.limit() {
+        let (_, next) = self.queue.next()?;
+        if !self.has_room(next.subject.caller, next.input_tokens) {
             return None;
         }
         let (key, waiting) = self.queue.pop()?;
@@ -227,12 +205,11 @@ impl Admission {
     /// The request with this place was sent to a deployment: for the first time, or to another one.
     pub fn sent(&mut self, now: Time, place: &Place, deployment: u32) {
         let now = self.pass_time(now);
-        let in_flight = u32::try_from(self.running.len()).unwrap_or(u32::MAX);
         let Some(running) = self.running.get_mut(&place.key) else {
             return;
         };
         if let Some(sent) = running.sent.take() {
-            self.awaited.remove(place.key, &sent);
+            self.awaited.remove(place.key, sent.due);
         }
         let due = self
             .unloaded
@@ -242,15 +219,17 @@ impl Admission {
         self.due.add(due.after.as_secs_f64());
         self.reading.add(due.reading);
         self.reading_squared.add(due.reading * due.reading);
+        #[expect(clippy::cast_precision_loss, reason = "an amount")]
+        let tokens = self.tokens as f64;
         let sent = Sent {
             at: now,
             deployment,
             due: now + due.after,
-            in_flight,
-            is_quiet: f64::from(in_flight) < self.peak * QUIET,
+            tokens,
+            is_quiet: tokens < self.peak * QUIET,
         };
         running.sent = Some(sent);
-        self.awaited.add(place.key, sent);
+        self.awaited.add(place.key, sent.due, running.input_tokens);
     }
 
     /// The first token of its answer has come.
@@ -260,12 +239,26 @@ impl Admission {
             return;
         };
         let Some(sent) = running.sent.take() else { return };
-        self.awaited.remove(place.key, &sent);
+        if !std::mem::replace(&mut running.is_read, true) {
+            self.drain.add(running.input_tokens);
+        }
+        self.awaited.remove(place.key, sent.due);
         if now < sent.due {
-            self.peak = self.peak.max(f64::from(sent.in_flight));
+            self.peak = self.peak.max(sent.tokens);
         }
         let unloaded = self.unloaded.entry(sent.deployment).or_default();
         unloaded.learn(running.input_tokens, now.since(sent.at), sent.is_quiet);
+    }
+
+    /// So many tokens of its answer have come so far. To be told a few times a second, so that the tokens in flight are known.
+    pub fn wrote(&mut self, place: &Place, output_tokens: u64) {
+        if let Some(running) = self.running.get_mut(&place.key) {
+            let output_tokens = output_tokens.min(MOST_TOKENS);
+            let more = output_tokens.saturating_sub(running.written);
+            self.tokens += more;
+            self.drain.add(2 * more);
+            running.written += more;
+        }
     }
 
     /// The request has ended, and was served so much: nothing, if it never ran.
@@ -275,11 +268,13 @@ impl Admission {
             return;
         };
         if let Some(sent) = running.sent {
-            self.awaited.remove(place.key, &sent);
+            self.awaited.remove(place.key, sent.due);
         }
         self.charged -= running.charge;
+        self.tokens -= running.input_tokens + running.written;
         let served = charge(input_tokens, output_tokens);
-        self.drain.add(served);
+        let told = if running.is_read { running.input_tokens } else { 0 };
+        self.drain.add(served.saturating_sub(told + 2 * running.written));
         self.queue.end(running.caller, running.charge, served);
         if output_tokens > 0 {
             #[expect(clippy::cast_precision_loss, reason = "an average")]
@@ -291,7 +286,7 @@ impl Admission {
     #[must_use]
     pub fn standing(&self) -> Standing {
         Standing {
-            limit: self.law.limit(),
+            limit: self.law.requests(),
             in_flight: self.running.len(),
             waiting: self.awaited.late(),
             queued: self.queue.len(),
@@ -299,113 +294,47 @@ impl Admission {
         }
     }
 
+    /// Whether a request of this length may run now.
+    fn has_room(&self, caller: u32, input_tokens: u64) -> bool {
+        let reserve = if self.queue.is_behind(caller) {
+            0
+        } else {
+            self.reserve()
+        };
+        self.law
+            .has_room(self.running.len(), self.tokens, input_tokens, reserve)
+    }
+
+    /// The tokens that are kept free for callers that are behind, while there are any.
+    fn reserve(&self) -> u64 {
+        if self.latest >= self.reserved_until || matches!(self.setup.limit, Limit::Fixed(_)) {
+            return 0;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a part of an amount"
+        )]
+        let reserve = (self.law.tokens() * RESERVE) as u64;
+        reserve
+    }
+
     fn take_place(&mut self, caller: u32, charge: u64, input_tokens: u64) -> Place {
         let key = self.next_key;
         self.next_key += 1;
+        let input_tokens = input_tokens.min(MOST_TOKENS);
         self.charged += charge;
+        self.tokens += input_tokens;
         let running = Running {
             caller,
             charge,
             input_tokens,
+            written: 0,
+            is_read: false,
             sent: None,
         };
         self.running.insert(key, running);
         Place { key }
-    }
-
-    fn longest_wait(&self, is_promised: bool) -> Duration {
-        if is_promised {
-            self.setup.booked_wait
-        } else {
-            self.setup.wait
-        }
-    }
-
-    /// The work that would be done before a request has its turn.
-    fn ahead(&self, request: &Request, charge: u64, is_promised: bool) -> u64 {
-        let caller = request.subject.caller;
-        let queued = self.queue.ahead(caller, request.class, charge, is_promised);
-        if is_promised {
-            return queued;
-        }
-        // After a cut, nobody has its turn before so many have ended.
-        let excess = self.running.len().saturating_sub(self.law.limit()) as u64;
-        let excess = excess * self.charged / self.running.len().max(1) as u64;
-        let promised = self.promises.held_back(caller);
-        let promised = promised.saturating_mul(self.queue.callers_with(caller));
-        queued.saturating_add(excess).saturating_add(promised)
-    }
-
-    fn reason_against(&self, now: Time, request: &Request, ahead: u64, is_promised: bool) -> Option<Reason> {
-        if self.queue.len() >= self.setup.queue {
-            return Some(Reason::QueueFull);
-        }
-        let Some(wait) = self.drain.time_for(ahead) else {
-            // Before anything is known of the models' pace: no more than would run next.
-            return (self.queue.len() >= self.law.limit()).then_some(Reason::EstimatedWait);
-        };
-        if wait > self.longest_wait(is_promised) {
-            return Some(Reason::EstimatedWait);
-        }
-        let comes_too_late = |deadline| now + wait >= deadline;
-        request
-            .deadline
-            .is_some_and(comes_too_late)
-            .then_some(Reason::Deadline)
-    }
-
-    /// Tells a time, which is kept for the request if it can be recognised. `broken`: the promise with which it has come.
-    fn refuse(
-        &mut self,
-        now: Time,
-        request: &Request,
-        output: u64,
-        broken: Option<Claim>,
-        reason: Reason,
-    ) -> Saturated {
-        let booked = |due: Time| Saturated {
-            wait: due.since(now),
-            booked: true,
-            reason,
-        };
-        let caller = request.subject.caller;
-        let charge = charge(request.input_tokens, output);
-        let queued = self.queue.ahead(caller, request.class, charge, false);
-        if let Some(broken) = broken {
-            // Before those whose time is not told yet, as soon as there may be room.
-            let wait = self.drain.time_for(queued).unwrap_or(self.setup.wait);
-            let wait = wait.saturating_sub(self.setup.wait).max(SOONEST);
-            return booked(self.promises.move_to(broken.id, now + wait));
-        }
-        let told = request
-            .fingerprint
-            .and_then(|fingerprint| self.promises.tell(now, request.subject, fingerprint));
-        if let Some(due) = told.filter(|due| *due > now) {
-            return booked(due);
-        }
-        let promised = self.promises.ahead(caller, charge);
-        let ahead = queued.saturating_add(promised).saturating_add(promised / SPARE);
-        let wait = self.drain.time_for(ahead).unwrap_or(self.setup.wait);
-        // It finds a queue of half the usual length.
-        let wait = wait.saturating_sub(self.setup.wait / 2).max(SOONEST);
-        let cost = Cost {
-            requests: 1,
-            input_tokens: request.input_tokens,
-            output_tokens: output,
-            nano_usd: 0,
-        };
-        let due = request.fingerprint.and_then(|fingerprint| {
-            self.promises
-                .book(now, now + wait, request.subject, cost, fingerprint)
-        });
-        due.map_or_else(
-            || Saturated {
-                wait: wait.min(HORIZON) + self.promises.spread(),
-                booked: false,
-                reason,
-            },
-            booked,
-        )
     }
 
     fn expected_output(&self, most: u64) -> u64 {
@@ -418,6 +347,14 @@ impl Admission {
         output.min(most)
     }
 
+    /// Whether the models have about as much to do as they may.
+    fn is_busy(&self) -> bool {
+        match self.setup.limit {
+            Limit::Fixed(limit) => self.running.len() * 5 >= limit.get() as usize * 4,
+            Limit::Adaptive { .. } => self.tokens as f64 >= self.law.tokens() * BUSY,
+        }
+    }
+
     fn pass_time(&mut self, now: Time) -> Time {
         self.latest = self.latest.max(now);
         let now = self.latest;
@@ -426,15 +363,19 @@ impl Admission {
             return now;
         }
         self.awaited.pass_time(now);
-        let in_flight = self.running.len();
-        self.drain.look(now, in_flight * 5 >= self.law.limit() * 4);
+        let requests = self.running.len();
+        self.drain.look(now, self.is_busy());
         self.queue.set_credit(self.drain.work_in(CREDIT));
         self.peak *= PEAK_FADES;
+        self.crowd
+            .add(f64::from(u8::from(!self.queue.is_empty() || self.turned_away)));
+        self.turned_away = false;
         let look = Look {
-            in_flight,
-            late: self.awaited.late(),
-            late_since_cut: self.awaited.late_since(self.law.last_cut()),
-            level: self.awaited.level(),
+            requests,
+            tokens: self.tokens,
+            late: self.awaited.late_tokens(),
+            awaited: self.awaited.tokens(),
+            reserve: self.reserve(),
             due: self.due.value(),
             // Whoever comes finds a long one more often than a short one.
             reading: self.reading_squared.value() / self.reading.value().max(1e-6),
@@ -444,22 +385,21 @@ impl Admission {
     }
 }
 
-/// Work: reading a token, or half of writing one.
-pub(crate) fn charge(input_tokens: u64, output_tokens: u64) -> u64 {
-    let charge = input_tokens.saturating_add(output_tokens.saturating_mul(2));
-    charge.clamp(1, MOST_CHARGE)
-}
-
 /// Above any request, and far below what sums overflow at.
-const MOST_CHARGE: u64 = 1 << 40;
+const MOST_TOKENS: u64 = 1 << 40;
 /// After so many times as long as was allowed for, a queued request is refused.
 const PATIENCE: f64 = 1.5;
-/// Nobody is told to come back before.
-const SOONEST: Duration = Duration::from_millis(500);
-/// Times are promised for all that the models get done but for one part in so many more.
-const SPARE: u64 = 4;
-/// By how much of the models' time a caller may be behind others that wait and still catch up.
-const CREDIT: Duration = Duration::from_secs(3);
+/// By how much of the models' time a caller may be behind others that wait and still catch up: several times what chance makes of the
+/// needs of a caller that takes less than its share.
+const CREDIT: Duration = Duration::from_secs(15);
+/// For so long after a request of a caller that is behind, this part of the limit is kept free for the next ones: it is what a caller
+/// that takes eight tenths of its share has beyond its mean, of a hundred moments in all but one.
+const RESERVED: Duration = Duration::from_secs(10);
+const RESERVE: f64 = 0.22;
+/// Only where others wait or are turned away in this part of the time, or room would be kept free for what comes anyway.
+const CROWDED: f64 = 0.9;
+/// This part of the limit is in flight.
+const BUSY: f64 = 0.8;
 /// Below this part of what was in flight lately it is quiet.
 const QUIET: f64 = 0.6;
 /// In half a second; by half within three minutes.

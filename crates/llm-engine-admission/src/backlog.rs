@@ -6,7 +6,6 @@
 #[derive(Debug)]
 pub(crate) struct Backlog {
     classes: Box<[Class; CLASSES]>,
-    callers: u64,
     sum: u64,
 }
 
@@ -23,14 +22,8 @@ impl Backlog {
     pub(crate) fn new() -> Self {
         Self {
             classes: Box::new([Class::default(); CLASSES]),
-            callers: 0,
             sum: 0,
         }
-    }
-
-    /// How many callers have something.
-    pub(crate) fn callers(&self) -> u64 {
-        self.callers
     }
 
     /// Of all callers.
@@ -44,14 +37,12 @@ impl Backlog {
             let class = &mut self.classes[class_of(before)];
             class.callers -= 1;
             class.sum -= before;
-            self.callers -= 1;
             self.sum -= before;
         }
         if after > 0 {
             let class = &mut self.classes[class_of(after)];
             class.callers += 1;
             class.sum += after;
-            self.callers += 1;
             self.sum += after;
         }
     }
@@ -100,7 +91,7 @@ mod tests {
         assert_eq!(backlog.others(100, 140), 10 + 140);
         assert_eq!(backlog.others(100, 0), 0);
         assert_eq!(of(&[]).others(0, 5), 0);
-        assert_eq!((backlog.callers(), backlog.sum()), (3, 100_110));
+        assert_eq!(backlog.sum(), 100_110);
     }
 
     #[test]
@@ -129,9 +120,6 @@ mod tests {
         for amount in [3, 5, 6] {
             backlog.change(amount, 0);
         }
-        assert_eq!(
-            (backlog.callers(), backlog.sum(), backlog.others(0, 9)),
-            (0, 0, 0)
-        );
+        assert_eq!((backlog.sum(), backlog.others(0, 9)), (0, 0));
     }
 }

@@ -14,8 +14,8 @@ pub(crate) struct Drain {
 
 /// Shorter than this, single answers would show.
 const WINDOW: Duration = Duration::from_secs(1);
-/// Of a new measurement.
-const WEIGHT: f64 = 0.05;
+/// Of a new measurement: what requests happen to be long shows for some seconds, and times are promised for a minute ahead.
+const WEIGHT: f64 = 0.02;
 
 impl Drain {
     pub(crate) fn new() -> Self {

@@ -9,7 +9,7 @@ use llm_engine_limit::Time;
 pub enum Limit {
     /// Always as many.
     Fixed(NonZeroU32),
-    /// As many as the models can take, but at most so many.
+    /// As many as the models can take, by their tokens, but at most so many.
     Adaptive {
         /// The operator's maximum.
         most: NonZeroU32,
@@ -18,82 +18,107 @@ pub enum Limit {
 
 /// The limit as it stands, and how it moves.
 ///
+/// It is one on the *tokens* of the requests in flight, read and written: that is what fills a model's memory, and the same
+/// number of requests is a quarter more tokens at one moment than at another.
+///
 /// The models are full when first tokens are late: then more requests in flight only wait inside, where nobody can order
-/// them. How many are late is by how many there were too many *when these were sent*, so the limit is cut to a little less than what was in flight
-/// then without them: the *knee*. It grows while it is what holds requests back.
+/// them. A look that finds too many late says how many tokens are right: those that were in flight when that was sent whose first
+/// token is due now, less what of it is late. All that was known then, so nothing is cut twice for the same lateness. A
+/// look that finds that the limit holds requests back, and none late, says that a little more is right.
 ///
-/// What it does takes effect only after a delay: what is sent now is late no sooner than when its first token is due. So
-/// with every pace here is meant one per delay, or a provider with a base of seconds would be overrun long before that shows:
+/// The limit is the highest of what the looks of the last moments say. While a long prompt is read all wait behind it, and
+/// when it is read all is well again; only what is always late stands for too many.
 ///
-/// - Being late must stand for a part of that delay before it counts, and longer where long prompts are read: one of these makes
-///   all wait behind it, and when it is read all is well again.
-/// - Below the knee the limit grows by a tenth in each delay, above it by a fiftieth, and if six delays pass so, from then on
-///   twice as fast in each: the models must have got faster. Never by more than a twentieth at a look.
-/// - The cuts of one delay halve the limit at most: more only when what was sent since is late as well. So what is late for another
-///   reason than too many requests does not take the limit to the ground before its times are learned anew. If halving it was
-///   no use, it finds its knee as in the beginning.
+/// All paces are meant per *delay*, which is the time until first tokens are due: what has become of a growth is not seen
+/// before. Growth is careful at first, and doubles in each delay when there has been no cut for long: then the models have got faster.
 #[derive(Debug)]
 pub(crate) struct Law {
     kind: Limit,
+    /// Tokens.
     limit: f64,
-    knee: f64,
-    /// For how many delays it has grown above the knee.
-    above: f64,
-    /// By how many more than tolerated were late, at the last looks.
-    late: VecDeque<f64>,
+    /// So many requests may be in flight whatever their tokens.
+    least: usize,
+    /// Tokens of a request in flight, on average.
+    mean: f64,
+    /// The last looks, the latest first.
+    looks: VecDeque<Looked>,
+    /// For how many delays it has grown since the last cut.
+    clear: f64,
     next: Time,
-    /// When the present cuts began, and below what they don't go.
-    last_cut: Time,
-    floor: f64,
 }
 
-/// What the law looks at.
+/// What the law looks at. Amounts are tokens of requests in flight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {
-    pub(crate) in_flight: usize,
-    /// Of these, those whose first token is late.
-    pub(crate) late: usize,
-    /// Of these, those that were sent after the last cuts began.
-    pub(crate) late_since_cut: usize,
-    /// How many were in flight when the late ones were sent.
-    pub(crate) level: f64,
+    pub(crate) requests: usize,
+    pub(crate) tokens: u64,
+    /// Of these, the prompts of those whose first token has not come.
+    pub(crate) awaited: u64,
+    /// Of these, those of which it is late.
+    pub(crate) late: u64,
+    /// What is kept free for callers that are behind.
+    pub(crate) reserve: u64,
     /// Seconds until first tokens are due.
     pub(crate) due: f64,
     /// Seconds for which a prompt that is read makes others wait.
     pub(crate) reading: f64,
 }
 
-const START: f64 = 20.0;
-const LEAST: f64 = 2.0;
-const EVERY: f64 = 0.5;
+/// What a look has found.
+#[derive(Debug, Clone, Copy)]
+struct Looked {
+    tokens: f64,
+    /// Whether the limit was what held requests back.
+    is_limiting: bool,
+    /// How much is late, as a part of what may be.
+    late: f64,
+    /// What it says that the limit should be.
+    right: f64,
+}
 
 impl Law {
     pub(crate) fn new(kind: Limit) -> Self {
-        let limit = match kind {
-            Limit::Fixed(limit) => f64::from(limit.get()),
-            Limit::Adaptive { most } => START.min(f64::from(most.get())),
-        };
         Self {
             kind,
-            limit,
-            knee: 0.0,
+            limit: 0.0,
+            least: START,
+            mean: 1.0,
+            looks: VecDeque::new(),
             // Nothing is known that it should be careful about.
-            above: LONG_ABOVE,
-            late: VecDeque::new(),
+            clear: LONG_CLEAR,
             next: Time::ZERO,
-            last_cut: Time::ZERO,
-            floor: LEAST,
         }
     }
 
-    pub(crate) fn limit(&self) -> usize {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "at least 1, and below 2^32"
-        )]
-        let limit = self.limit as usize;
-        limit
+    /// Whether a request of `input` tokens may be in flight beside so many requests with so many tokens, if `reserve` tokens are to be
+    /// left.
+    pub(crate) fn has_room(&self, requests: usize, tokens: u64, input: u64, reserve: u64) -> bool {
+        match self.kind {
+            Limit::Fixed(limit) => requests < limit.get() as usize,
+            Limit::Adaptive { most } => {
+                let input = float(input).min(self.limit * LARGEST);
+                let has_tokens = float(tokens) + input + float(reserve) <= self.limit;
+                requests < most.get() as usize && (requests < self.least || has_tokens)
+            }
+        }
+    }
+
+    /// So many requests of the length that is usual now may be in flight.
+    pub(crate) fn requests(&self) -> usize {
+        match self.kind {
+            Limit::Fixed(limit) => limit.get() as usize,
+            Limit::Adaptive { most } => whole(self.limit / self.mean)
+                .max(self.least)
+                .min(most.get() as usize),
+        }
+    }
+
+    /// So many tokens may be in flight.
+    pub(crate) fn tokens(&self) -> f64 {
+        match self.kind {
+            Limit::Fixed(limit) => f64::from(limit.get()) * self.mean,
+            Limit::Adaptive { .. } => self.limit.max(self.mean * float(self.least as u64)),
+        }
     }
 
     /// When the next look is due.
@@ -101,94 +126,211 @@ impl Law {
         self.next
     }
 
-    pub(crate) fn last_cut(&self) -> Time {
-        self.last_cut
-    }
-
     pub(crate) fn look(&mut self, now: Time, look: Look) {
         self.next = now + Duration::from_secs_f64(EVERY);
+        let tokens = float(look.tokens);
+        if look.requests > 0 {
+            self.mean = (tokens / float(look.requests as u64)).max(1.0);
+        }
         let Limit::Adaptive { most } = self.kind else {
             return;
         };
-        #[expect(clippy::cast_precision_loss, reason = "counts")]
-        let [in_flight, late, late_since_cut] =
-            [look.in_flight, look.late, look.late_since_cut].map(|count| count as f64);
-        let tolerated = (in_flight * TOLERATED_PART).max(TOLERATED);
-        let interval = (look.due * STANDS_DUE + look.reading * STANDS_READING).max(EVERY);
-        let per_look = EVERY / (look.due.max(EVERY) + interval);
-        let standing = self.standing(late - tolerated, interval);
-        if standing > 0.0 {
-            self.cut(now, look.level - standing - tolerated, late_since_cut > tolerated);
-        } else if late > tolerated {
-            // It does not stand yet.
-        } else if in_flight >= 0.9 * self.limit {
-            self.grow(per_look);
-            self.limit = self.limit.min(f64::from(most.get()));
-        } else {
-            self.above = (self.above - per_look).max(0.0);
+        let delay = looks(look.due);
+        let moments = looks(look.due * STANDS_DUE + look.reading * STANDS_READING);
+        let may_be_late = (float(look.awaited) * MAY_BE_LATE).max(self.mean * MAY_BE_LATE_REQUESTS);
+        let late = float(look.late) / may_be_late;
+        let past = self.looks.iter().take(moments - 1);
+        if past.map(|looked| looked.late).fold(late, f64::min) > 1.0 {
+            self.clear = 0.0;
         }
-    }
-
-    /// By how many more than tolerated have always been late for so many seconds.
-    fn standing(&mut self, late: f64, interval: f64) -> f64 {
-        self.late.push_front(late);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds")]
-        let looks = (interval / EVERY).ceil().min(1_000.0) as usize;
-        self.late.truncate(looks);
-        if self.late.len() < looks {
-            return 0.0;
-        }
-        self.late.iter().copied().fold(f64::INFINITY, f64::min)
-    }
-
-    fn cut(&mut self, now: Time, knee: f64, is_late_since: bool) {
-        let below = (knee * BELOW_KNEE).max(LEAST);
-        if below >= self.limit {
-            return;
-        }
-        let was_halved = self.limit <= self.floor;
-        if is_late_since {
-            self.floor = (self.limit / 2.0).max(LEAST);
-            self.last_cut = now;
-        }
-        (self.knee, self.above) = if below >= self.floor {
-            (knee, 0.0)
-        } else if is_late_since && was_halved {
-            // It was no use: nothing is known any more.
-            (0.0, LONG_ABOVE)
-        } else {
-            (self.floor, self.above)
+        let right = match self.looks.get(delay - 1).copied() {
+            Some(then) if late > 1.0 => (then.tokens - (late - 1.0) * may_be_late) * BELOW,
+            Some(then) if then.is_limiting => {
+                self.tokens() * (1.0 + self.growth(&look, delay) * (1.0 - late))
+            }
+            _ => self.limit,
         };
-        self.limit = self.limit.min(below.max(self.floor));
+        let is_full = tokens + float(look.reserve) >= NEARLY * self.tokens();
+        self.looks.push_front(Looked {
+            tokens,
+            is_limiting: is_full || look.requests >= most.get() as usize,
+            late,
+            right,
+        });
+        self.looks.truncate(delay.max(moments));
+        let said = self.looks.iter().take(moments).map(|looked| looked.right);
+        let limit = said.fold(0.0, f64::max);
+        if limit < self.limit {
+            self.least = LEAST;
+        }
+        self.limit = limit;
     }
 
-    fn grow(&mut self, per_look: f64) {
-        let per_delay = if self.limit < self.knee {
-            REGROWTH
-        } else {
-            let doublings = (self.above - HOLD).max(0.0);
-            self.above = (self.above + per_look).min(LONG_ABOVE);
-            CAREFUL * doublings.exp2()
-        };
-        let by = (self.limit * per_delay * per_look).max(per_look);
-        self.limit += by.min((self.limit * FASTEST).max(per_look));
+    /// By what part the limit grows now if nothing is late.
+    fn growth(&mut self, look: &Look, delay: usize) -> f64 {
+        // With room kept free nothing would be late even if there were too many: this is found out seldom.
+        let is_probing = look.reserve > 0 && self.least == LEAST;
+        let pace = if is_probing { PROBING } else { 1.0 } / float(delay as u64);
+        self.clear = (self.clear + pace).min(LONG_CLEAR);
+        let per_delay = (CAREFUL * (self.clear - HOLD).max(0.0).exp2()).min(FASTEST);
+        per_delay * pace
     }
 }
 
-/// Late ones that say nothing: this many, or this part of all in flight.
-const TOLERATED: f64 = 2.0;
-const TOLERATED_PART: f64 = 0.03;
-/// Being late counts once it has stood for this part of the time in which first tokens are due, and for so many times as
-/// long as a prompt that is read makes others wait.
-const STANDS_DUE: f64 = 0.6;
-const STANDS_READING: f64 = 6.0;
-/// Where the limit is cut to, as a part of the knee.
-const BELOW_KNEE: f64 = 0.95;
-/// By what part the limit grows in a delay below the knee, and above it; there after so many delays twice as fast in each.
-const REGROWTH: f64 = 0.1;
-const CAREFUL: f64 = 0.02;
-const HOLD: f64 = 6.0;
+/// Looks in a time: at least one, at most those of some minutes.
+fn looks(seconds: f64) -> usize {
+    whole((seconds / EVERY).ceil().clamp(1.0, 1_000.0))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "amounts")]
+fn float(amount: u64) -> f64 {
+    amount as f64
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts")]
+fn whole(count: f64) -> usize {
+    count as usize
+}
+
+/// Seconds between looks: several in the time in which a wait begins to be minded.
+const EVERY: f64 = 0.5;
+/// Requests before anything is known: no model is overrun by as many.
+const START: usize = 20;
+/// Requests that are always let in, so that there is something to learn from.
+const LEAST: usize = 2;
+/// The limit is what holds requests back if this part of it is in flight. The rest is what a long prompt waits for.
+const NEARLY: f64 = 0.9;
+/// A request has its turn at the latest when this part of the limit is free: else one that is longer than all the memory would wait
+/// until nothing runs.
+const LARGEST: f64 = 0.25;
+/// This part of what is awaited, or so many requests, say nothing by being late: full models do most work if always a few wait for
+/// them.
+const MAY_BE_LATE: f64 = 0.03;
+const MAY_BE_LATE_REQUESTS: f64 = 2.0;
+/// Where the limit is cut to, as a part of what is right: what is too much only waits, and a little less costs next to nothing.
+const BELOW: f64 = 0.96;
+/// By what part the limit grows in a delay; after so many delays without a cut twice as fast in each, ...
+const CAREFUL: f64 = 0.01;
+const HOLD: f64 = 4.0;
+/// ... up to this: what is sent too much before it is seen is at most as much.
+const FASTEST: f64 = 0.4;
 /// Delays after which growth is as fast as it gets.
-const LONG_ABOVE: f64 = 20.0;
-/// At a look.
-const FASTEST: f64 = 0.05;
+const LONG_CLEAR: f64 = 12.0;
+/// The pace of growth while room is kept free: the limit is tried out once in some minutes, and what is late then is one in hundreds.
+const PROBING: f64 = 0.005;
+/// Moments last for this part of the time in which first tokens are due, and for so many times as long as a prompt that is
+/// read makes others wait.
+const STANDS_DUE: f64 = 0.2;
+const STANDS_READING: f64 = 5.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model with room for so many tokens, whose first tokens are due after so many seconds, in front of which there are always
+    /// more requests, of 1,000 tokens each, than it can take.
+    struct Model {
+        law: Law,
+        now: Time,
+        room: u64,
+        due: f64,
+        /// What was in flight at each look.
+        in_flight: Vec<u64>,
+    }
+
+    impl Model {
+        fn new(room: u64, due: f64) -> Self {
+            let most = NonZeroU32::new(10_000).unwrap();
+            Self {
+                law: Law::new(Limit::Adaptive { most }),
+                now: Time::ZERO,
+                room,
+                due,
+                in_flight: Vec::new(),
+            }
+        }
+
+        /// As many requests as may be are in flight for so many seconds, with a look every half of one; the limit at the last.
+        fn run(&mut self, seconds: f64, part: f64) -> f64 {
+            for _ in 0..looks(seconds) {
+                let requests = whole(self.law.requests() as f64 * part);
+                let tokens = 1_000 * requests as u64;
+                self.in_flight.push(tokens);
+                let sent = self.in_flight.len().checked_sub(1 + looks(self.due));
+                let sent = sent.map_or(0, |sent| self.in_flight[sent]);
+                self.law.look(
+                    self.now,
+                    Look {
+                        requests,
+                        tokens,
+                        late: sent.saturating_sub(self.room),
+                        awaited: 0,
+                        reserve: 0,
+                        due: self.due,
+                        reading: 0.0,
+                    },
+                );
+                self.now = self.law.next();
+            }
+            self.law.tokens() / self.room as f64
+        }
+    }
+
+    #[test]
+    fn the_limit_is_what_the_model_has_room_for_whatever_the_delay() {
+        for due in [0.5, 1.2, 2.5, 5.5] {
+            let mut model = Model::new(100_000, due);
+            model.run(12.0 * due + 5.0, 1.0);
+            for _ in 0..100 {
+                let part = model.run(0.5, 1.0);
+                assert!((0.95..1.1).contains(&part), "{due}: {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_follows_a_model_that_has_less_room_at_once_and_one_that_has_more_within_some_delays() {
+        for due in [0.5, 1.2, 2.5, 5.5] {
+            let mut model = Model::new(100_000, due);
+            model.run(30.0 * due, 1.0);
+            model.room = 50_000;
+            let part = model.run(3.0 * due + 1.0, 1.0);
+            assert!((0.95..1.1).contains(&part), "{due}: {part}");
+            model.run(10.0 * due, 1.0);
+            model.room = 100_000;
+            let part = model.run(8.0 * due + 5.0, 1.0);
+            assert!((0.9..1.1).contains(&part), "{due}: {part}");
+        }
+    }
+
+    #[test]
+    fn it_stays_where_it_is_while_less_is_asked_for() {
+        let mut model = Model::new(100_000, 1.0);
+        let before = model.run(60.0, 1.0);
+        let after = model.run(60.0, 0.5);
+        assert!((after - before).abs() < 0.1, "{before} {after}");
+    }
+
+    #[test]
+    fn what_is_late_for_a_moment_is_not_too_much() {
+        let look = |late| Look {
+            requests: 60,
+            tokens: 60_000,
+            late,
+            awaited: 0,
+            reserve: 0,
+            due: 0.6,
+            reading: 0.5,
+        };
+        let mut model = Model::new(60_000, 0.6);
+        model.run(60.0, 1.0);
+        let Model { mut law, now, .. } = model;
+        let before = law.tokens();
+        let mut now = now;
+        for step in 0..40 {
+            law.look(now, look(if step % 4 == 0 { 20_000 } else { 2_000 }));
+            now = law.next();
+            assert!(law.tokens() > 0.95 * before, "{step}: {}", law.tokens());
+        }
+    }
+}

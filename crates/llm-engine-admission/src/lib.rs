@@ -16,6 +16,7 @@
 #![warn(missing_docs)]
 
 mod admission;
+mod arrival;
 mod average;
 mod awaited;
 mod backlog;
@@ -29,6 +30,7 @@ mod unloaded;
 #[cfg(test)]
 mod tests;
 
-pub use admission::{Admission, AdmissionSetup, Arrival, Place, Queued, Standing, Turn};
+pub use admission::{Admission, AdmissionSetup};
+pub use arrival::{Arrival, Place, Queued, Standing, Turn};
 pub use law::Limit;
 pub use request::{Class, Reason, Request, Saturated};

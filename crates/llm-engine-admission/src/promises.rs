@@ -21,6 +21,8 @@ pub(crate) struct Promises {
     times: BTreeSet<Time>,
     promised: Backlog,
     callers: HashMap<u32, Promised, FixedState>,
+    /// The work of the near ones of all callers.
+    all_near: u64,
     kept: f64,
     /// How many have found no time.
     unbooked: u32,
@@ -58,6 +60,7 @@ impl Promises {
             times: BTreeSet::new(),
             promised: Backlog::new(),
             callers: HashMap::default(),
+            all_near: 0,
             kept: 1.0,
             unbooked: 0,
         }
@@ -76,6 +79,7 @@ impl Promises {
             self.far.remove(&(due, id));
             let booking = self.bookings.get(id);
             self.near.insert(id, booking);
+            self.all_near += work(booking.cost);
             if let Some(caller) = self.callers.get_mut(&booking.subject.caller) {
                 caller.near += work(booking.cost);
             }
@@ -92,13 +96,13 @@ impl Promises {
         })
     }
 
-    /// What the near promises of a caller come to, as far as they are kept.
+    /// What the near promises come to, as far as they are kept, for a caller that has no promise.
     pub(crate) fn held_back(&self, caller: u32) -> u64 {
         let Some(known) = self.callers.get(&caller) else {
-            return 0;
+            return times(self.all_near, self.kept);
         };
         let kept = (known.kept * known.ended + self.kept * PRIOR) / (known.ended + PRIOR);
-        times(known.near, kept)
+        times(known.near, kept) + times(self.all_near - known.near, self.kept)
     }
 
     /// What is served before a promise that this caller gets now.
@@ -154,12 +158,8 @@ impl Promises {
         self.bookings.move_to(id, due);
         self.times.remove(&before.due);
         self.times.insert(due);
-        if !self.far.remove(&(before.due, id))
-            && self.near.remove(&id).is_some()
-            && let Some(caller) = self.callers.get_mut(&before.subject.caller)
-        {
-            caller.near -= work(before.cost);
-        }
+        self.far.remove(&(before.due, id));
+        self.take_near(id);
         self.far.insert((due, id));
         due
     }
@@ -179,6 +179,16 @@ impl Promises {
         HORIZON.mul_f64(f64::from(part) / 2_f64.powi(32))
     }
 
+    fn take_near(&mut self, id: u64) {
+        let Some(booking) = self.near.remove(&id) else {
+            return;
+        };
+        self.all_near -= work(booking.cost);
+        if let Some(caller) = self.callers.get_mut(&booking.subject.caller) {
+            caller.near -= work(booking.cost);
+        }
+    }
+
     fn free(&self, mut due: Time) -> Time {
         while self.times.contains(&due) {
             due = due + Duration::from_nanos(1);
@@ -189,7 +199,7 @@ impl Promises {
     fn forget(&mut self, id: u64, booking: Booking, was_kept: Option<bool>) {
         self.times.remove(&booking.due);
         self.far.remove(&(booking.due, id));
-        let was_near = self.near.remove(&id).is_some();
+        self.take_near(id);
         if let Some(was_kept) = was_kept {
             self.kept = averaged(self.kept, was_kept);
         }
@@ -200,9 +210,6 @@ impl Promises {
         let before = caller.work;
         caller.work -= work(booking.cost);
         self.promised.change(before, caller.work);
-        if was_near {
-            caller.near -= work(booking.cost);
-        }
         if let Some(was_kept) = was_kept {
             caller.kept = averaged(caller.kept, was_kept);
             caller.ended = (caller.ended + 1.0).min(MEMORY);
@@ -211,7 +218,7 @@ impl Promises {
 }
 
 fn work(cost: Cost) -> u64 {
-    crate::admission::charge(cost.input_tokens, cost.output_tokens)
+    crate::arrival::charge(cost.input_tokens, cost.output_tokens)
 }
 
 fn averaged(rate: f64, was_kept: bool) -> f64 {

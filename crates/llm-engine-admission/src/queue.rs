@@ -10,38 +10,45 @@ use crate::backlog::Backlog;
 /// counters*.
 ///
 /// A caller's counter is what it has been served: the input and twice the output of its requests, the output being
-/// expected at first and corrected when it is known. Who comes back with a counter below those of the callers that have waited
-/// meanwhile is lifted to the least of them less a *credit* of some seconds: nobody saves up turns by staying away, but one whose
-/// requests come in bursts and that takes less than its share is served at once. A caller that is not known begins without
-/// credit. So of two callers that both always have something in the queue, neither is ever further ahead than what runs at a time and
-/// the credit.
+/// expected at first and corrected when it is known. Who takes less than its share falls behind those that wait, by a *credit* of some
+/// seconds at most, and is served at once until it has caught up. Who was away comes back with a part of the credit, and who is not known
+/// begins without: nobody saves up turns by staying away. So of two callers that both always have something in the queue,
+/// neither is ever further ahead than what runs at a time and the credit.
+///
+/// Requests that come at a promised time go before the others, also before those of another caller, unless that one is
+/// *behind*: what was promised was its caller's share already.
 ///
 /// Requests of a caller go in the order in which they came. All operations take logarithmic time.
 #[derive(Debug)]
 pub(crate) struct FairQueue {
     callers: HashMap<u32, Caller, FixedState>,
-    /// By the counters of callers, for each class: those with something queued.
-    turns: [BTreeSet<(i64, u32)>; Class::COUNT],
+    /// By the counters of callers, for each lane: those with something queued.
+    turns: [BTreeSet<(i64, u32)>; LANES],
     /// Those of which nothing is queued and nothing runs, by their counters. Forgotten when all others have passed them.
     resting: BTreeSet<(i64, u32)>,
     /// The least counter of those that waited when a turn was last given.
     floor: i64,
-    /// How far below that a caller may be who has taken less than its share.
+    /// How far below that a caller may be.
     credit: i64,
     waiting: HashMap<u64, Waiting, FixedState>,
     next: u64,
-    backlogs: [Backlog; Class::COUNT],
+    backlogs: [Backlog; LANES],
+}
+
+/// Of each class those that come at a promised time, and the others.
+const LANES: usize = 2 * Class::COUNT;
+
+fn lane(class: Class, is_promised: bool) -> usize {
+    class as usize * 2 + usize::from(!is_promised)
 }
 
 #[derive(Debug, Default)]
 struct Caller {
     counter: i64,
-    /// Those that come at a promised time before the others, and in the order in which they came.
-    queued: [BTreeSet<(bool, u64)>; Class::COUNT],
+    /// In the order in which they came.
+    queued: [BTreeSet<u64>; LANES],
     /// The charges of these.
-    backlog: [u64; Class::COUNT],
-    /// The charges of those that came at a promised time.
-    promised: [u64; Class::COUNT],
+    backlog: [u64; LANES],
     running: u32,
 }
 
@@ -63,13 +70,13 @@ impl FairQueue {
     pub(crate) fn new() -> Self {
         Self {
             callers: HashMap::default(),
-            turns: [BTreeSet::new(), BTreeSet::new()],
+            turns: [const { BTreeSet::new() }; LANES],
             resting: BTreeSet::new(),
             floor: 0,
             credit: 0,
             waiting: HashMap::default(),
             next: 0,
-            backlogs: [Backlog::new(), Backlog::new()],
+            backlogs: std::array::from_fn(|_| Backlog::new()),
         }
     }
 
@@ -86,26 +93,36 @@ impl FairQueue {
         self.waiting.is_empty()
     }
 
-    /// Callers with something queued, this one included whatever it has.
-    pub(crate) fn callers_with(&self, caller: u32) -> u64 {
-        let queued: u64 = self.backlogs.iter().map(Backlog::callers).sum();
-        let own = self.callers.get(&caller);
-        queued + u64::from(own.is_none_or(|own| own.backlog == [0; Class::COUNT]))
+    /// Whether a caller has got so much less than others that wait that it goes before what was promised.
+    pub(crate) fn is_behind(&self, caller: u32) -> bool {
+        self.lead(caller) < -self.credit / BEHIND
+    }
+
+    /// Whether a caller has taken less than its share for so long that it can't be chance.
+    pub(crate) fn is_modest(&self, caller: u32) -> bool {
+        self.lead(caller) < -self.credit / MODEST
+    }
+
+    /// By how much more a caller has got than those that wait.
+    fn lead(&self, caller: u32) -> i64 {
+        let known = self.callers.get(&caller);
+        known.map_or(0, |known| (known.counter - self.floor).max(-self.credit))
     }
 
     /// What would be served before a request that this caller adds now.
     pub(crate) fn ahead(&self, caller: u32, class: Class, charge: u64, is_promised: bool) -> u64 {
-        let place = class as usize;
-        let known = self.callers.get(&caller);
-        let (own, before) = known.map_or((0, 0), |known| {
-            let own = known.backlog[place];
-            (own, if is_promised { known.promised[place] } else { own })
-        });
-        let lead = known.map_or(0, |own| own.counter.max(self.floor - self.credit) - self.floor);
+        let lane = lane(class, is_promised);
+        let before = self.callers.get(&caller).map_or(0, |known| known.backlog[lane]);
         // It has its turn when the others have got as much.
+        let lead = self.lead(caller);
         let turn = signed(before.saturating_add(charge)).saturating_add(lead);
-        let others = self.backlogs[place].others(own, u64::try_from(turn).unwrap_or(0));
-        let higher: u64 = self.backlogs[..place].iter().map(Backlog::sum).sum();
+        let others = self.backlogs[lane].others(before, u64::try_from(turn).unwrap_or(0));
+        let higher = if self.is_behind(caller) {
+            class as usize * 2
+        } else {
+            lane
+        };
+        let higher: u64 = self.backlogs[..higher].iter().map(Backlog::sum).sum();
         higher.saturating_add(before).saturating_add(others)
     }
 
@@ -117,35 +134,50 @@ impl FairQueue {
             subject,
             class,
             charge,
+            is_promised,
             ..
         } = request;
         let id = subject.caller;
         self.wake(id);
-        let place = class as usize;
+        let lane = lane(class, is_promised);
         let caller = self.callers.entry(id).or_default();
-        if caller.queued[place].is_empty() {
-            self.turns[place].insert((caller.counter, id));
+        if caller.queued[lane].is_empty() {
+            self.turns[lane].insert((caller.counter, id));
         }
-        caller.queued[place].insert((!request.is_promised, key));
-        let before = caller.backlog[place];
-        caller.backlog[place] += charge;
-        if request.is_promised {
-            caller.promised[place] += charge;
-        }
-        self.backlogs[place].change(before, caller.backlog[place]);
+        caller.queued[lane].insert(key);
+        let before = caller.backlog[lane];
+        caller.backlog[lane] += charge;
+        self.backlogs[lane].change(before, caller.backlog[lane]);
         self.waiting.insert(key, request);
         key
     }
 
-    /// The request whose turn it is, taken out and charged.
+    /// The request whose turn it is.
+    pub(crate) fn next(&self) -> Option<(u64, &Waiting)> {
+        let (lane, id) = (0..Class::COUNT).find_map(|class| {
+            let [promised, other] = [2 * class, 2 * class + 1].map(|lane| (lane, self.turns[lane].first()));
+            match (promised, other) {
+                ((_, Some((counter, _))), (lane, Some((least, id))))
+                    if *least < counter - self.credit / BEHIND =>
+                {
+                    Some((lane, *id))
+                }
+                ((lane, Some((_, id))), _) | ((_, None), (lane, Some((_, id)))) => Some((lane, *id)),
+                ((_, None), (_, None)) => None,
+            }
+        })?;
+        let key = *self.callers.get(&id)?.queued[lane].first()?;
+        Some((key, self.waiting.get(&key)?))
+    }
+
+    /// The request whose turn it is has it: it is taken out and charged.
     pub(crate) fn pop(&mut self) -> Option<(u64, Waiting)> {
-        let turns = self.turns.iter().find(|turns| !turns.is_empty())?;
-        let (counter, id) = *turns.first()?;
-        let place = self.turns.iter().position(|turns| !turns.is_empty())?;
-        let (_, key) = *self.callers.get(&id)?.queued[place].first()?;
-        self.floor = self.floor.max(counter);
+        let (key, next) = self.next()?;
+        let lanes = &self.turns[2 * next.class as usize..][..2];
+        let least = lanes.iter().filter_map(|turns| turns.first()).min()?.0;
+        self.floor = self.floor.max(least);
         let request = self.take(key)?;
-        self.begin(id, request.charge);
+        self.begin(request.subject.caller, request.charge);
         self.forget_passed();
         Some((key, request))
     }
@@ -194,7 +226,12 @@ impl FairQueue {
         });
         self.resting.remove(&(caller.counter, id));
         if caller.queued.iter().all(BTreeSet::is_empty) {
-            caller.counter = caller.counter.max(floor - self.credit);
+            let credit = if caller.running > 0 {
+                self.credit
+            } else {
+                self.credit / AWAY
+            };
+            caller.counter = caller.counter.max(floor - credit);
         }
     }
 
@@ -212,18 +249,16 @@ impl FairQueue {
 
     fn take(&mut self, key: u64) -> Option<Waiting> {
         let request = self.waiting.remove(&key)?;
-        let place = request.class as usize;
-        let caller = self.callers.get_mut(&request.subject.caller)?;
-        caller.queued[place].remove(&(!request.is_promised, key));
-        if caller.queued[place].is_empty() {
-            self.turns[place].remove(&(caller.counter, request.subject.caller));
+        let lane = lane(request.class, request.is_promised);
+        let id = request.subject.caller;
+        let caller = self.callers.get_mut(&id)?;
+        caller.queued[lane].remove(&key);
+        if caller.queued[lane].is_empty() {
+            self.turns[lane].remove(&(caller.counter, id));
         }
-        let before = caller.backlog[place];
-        caller.backlog[place] -= request.charge;
-        if request.is_promised {
-            caller.promised[place] -= request.charge;
-        }
-        self.backlogs[place].change(before, caller.backlog[place]);
+        let before = caller.backlog[lane];
+        caller.backlog[lane] -= request.charge;
+        self.backlogs[lane].change(before, caller.backlog[lane]);
         Some(request)
     }
 
@@ -241,13 +276,20 @@ impl FairQueue {
 
     fn forget_passed(&mut self) {
         while let Some((counter, id)) = self.resting.first().copied()
-            && counter <= self.floor - self.credit
+            && counter <= self.floor - self.credit / AWAY
         {
             self.resting.remove(&(counter, id));
             self.callers.remove(&id);
         }
     }
 }
+
+/// Who was away has so many times less credit.
+const AWAY: i64 = 5;
+/// By this part of the credit is behind who goes before what was promised: more than a request or two.
+const BEHIND: i64 = 10;
+/// By this part of it, who takes less than its share always: of equal callers chance makes it seldom.
+const MODEST: i64 = 4;
 
 /// Charges are far below the end of the range.
 fn signed(charge: u64) -> i64 {

@@ -75,37 +75,6 @@ pub fn equality(amounts: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-impl Outcome {
-    /// Good answers a second.
-    #[must_use]
-    pub fn goodput(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "a count")]
-        let good = self.good as f64;
-        good / self.lasted
-    }
-
-    /// Tokens of good answers a second.
-    #[must_use]
-    pub fn good_tokens_per_second(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "a count")]
-        let good = self.good_tokens as f64;
-        good / self.lasted
-    }
-
-    /// Tokens of good answers a second, between two seconds.
-    #[must_use]
-    pub fn good_tokens_between(&self, from: usize, to: usize) -> f64 {
-        let seconds = self
-            .seconds
-            .get(from..to.min(self.seconds.len()))
-            .unwrap_or_default();
-        #[expect(clippy::cast_precision_loss, reason = "counts")]
-        let mean =
-            seconds.iter().map(|second| second.good_tokens).sum::<u64>() as f64 / seconds.len().max(1) as f64;
-        mean
-    }
-}
-
 /// A quantile of sorted numbers; 0 if there are none.
 #[must_use]
 pub fn quantile(sorted: &[f64], part: f64) -> f64 {

@@ -1,6 +1,5 @@
 use crate::Lengths;
 
-/// A length out of such lengths: log-normally distributed, between their bounds.
 pub(crate) fn length(random: &mut fastrand::Rng, lengths: Lengths) -> u64 {
     let mean = lengths.mean.ln() - lengths.spread * lengths.spread / 2.0;
     let length = (mean + lengths.spread * normal(random)).exp();

@@ -1,35 +1,15 @@
+mod calls;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use llm_engine_admission::{Admission, Arrival, Class, Place, Queued, Request, Saturated, Turn};
-use llm_engine_limit::{Fingerprint, Subject, Time};
+use llm_engine_admission::{Admission, Queued};
+use llm_engine_limit::Time;
 
 use crate::engine::Engine;
-use crate::random::{length, normal, stream};
-use crate::{Backoff, Change, Outcome, Scenario, Second};
-
-#[derive(Debug)]
-struct Call {
-    caller: usize,
-    input: u64,
-    output: u64,
-    gateway: usize,
-    request: u64,
-    attempt: u32,
-    sent: Time,
-    state: State,
-    first: Option<Time>,
-    comes_as_told: bool,
-}
-
-#[derive(Debug)]
-enum State {
-    New,
-    Queued(Queued),
-    OnItsWay(Place),
-    InEngine(Place, usize),
-    Gone,
-}
+use crate::random::stream;
+use crate::{CallerOutcome, Change, Outcome, Scenario, Second};
+use calls::{Call, State};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
@@ -84,7 +64,7 @@ pub fn simulate(scenario: &Scenario) -> Outcome {
         base: scenario.engine.base_seconds,
         kv: scenario.engine.kv_tokens,
         outcome: Outcome {
-            callers: vec![crate::CallerOutcome::default(); scenario.callers.len()],
+            callers: vec![CallerOutcome::default(); scenario.callers.len()],
             by_gateway: vec![0; scenario.gateways.len()],
             lasted: scenario.lasts - scenario.warm_up,
             ..Outcome::default()
@@ -154,6 +134,7 @@ impl Simulation<'_> {
             Event::Patience(call) => self.hang_up(now, call),
             Event::Changes(index) => self.change(self.scenario.changes[index].1),
             Event::Looks => {
+                self.report_written();
                 for gateway in 0..self.gateways.len() {
                     self.turns(now, gateway);
                 }
@@ -188,251 +169,13 @@ impl Simulation<'_> {
         }
     }
 
-    fn arrive(&mut self, now: Time, caller: usize) {
-        let load = self.scenario.callers[caller];
-        let random = &mut self.arrivals[caller];
-        let input = length(random, load.input);
-        let output = length(random, load.output);
-        let mut pick = random.f64() * self.scenario.gateways.iter().sum::<f64>();
-        let gateway = self.scenario.gateways.iter().position(|weight| {
-            pick -= weight;
-            pick < 0.0
-        });
-        if now > self.warm {
-            self.outcome.offered += 1;
-            self.outcome.callers[caller].offered += 1;
-        }
-        self.second(now).offered += 1;
-        let request = self.calls.len() as u64;
-        self.calls.push(Call {
-            caller,
-            input,
-            output,
-            gateway: gateway.unwrap_or(0),
-            request,
-            attempt: 0,
-            sent: now,
-            state: State::New,
-            first: None,
-            comes_as_told: false,
-        });
-        self.call(now, self.calls.len() - 1);
-    }
-
-    fn call(&mut self, now: Time, index: usize) {
-        let call = &mut self.calls[index];
-        call.sent = now;
-        let gateway = call.gateway;
-        let request = Request {
-            subject: Subject {
-                caller: u32::try_from(call.caller).unwrap_or(0),
-                ..Subject::default()
-            },
-            class: Class::Interactive,
-            input_tokens: call.input,
-            most_output_tokens: MOST_OUTPUT,
-            deadline: None,
-            fingerprint: Some(Fingerprint {
-                digest: call.request,
-                is_unique: true,
-            }),
-        };
-        let comes_as_told = call.comes_as_told;
-        let arrival = self.gateways[gateway].arrive(now, &request);
-        if now > self.warm {
-            self.outcome.calls += 1;
-            if comes_as_told {
-                self.outcome.claimed += 1;
-                self.outcome.kept += u64::from(arrival.is_ok());
+    /// Gateways count what streams through them.
+    fn report_written(&mut self) {
+        for (id, index) in &self.in_engine {
+            let call = &self.calls[*index];
+            if let (Some(_), State::InEngine(place, _)) = (call.first, &call.state) {
+                self.gateways[call.gateway].wrote(place, self.engine.written(*id));
             }
-        }
-        match arrival {
-            Ok(arrival) => {
-                self.later(
-                    now + seconds(self.scenario.clients.patience + self.base),
-                    Event::Patience(index),
-                );
-                match arrival {
-                    Arrival::Place(place) => self.dispatch(now, index, place),
-                    Arrival::Queued(queued) => {
-                        self.queued[gateway].insert(queued, index);
-                        self.calls[index].state = State::Queued(queued);
-                    }
-                }
-            }
-            Err(saturated) => self.refused(now, index, saturated),
-        }
-        self.turns(now, gateway);
-    }
-
-    fn dispatch(&mut self, now: Time, index: usize, place: Place) {
-        let gateway = self.calls[index].gateway;
-        self.gateways[gateway].sent(now, &place, 0);
-        self.calls[index].state = State::OnItsWay(place);
-        let base = self.base * (self.scenario.engine.base_spread * normal(&mut self.random)).exp();
-        if base > 0.0 {
-            self.later(now + seconds(base), Event::Reaches(index));
-        } else {
-            self.reach(index);
-        }
-    }
-
-    fn reach(&mut self, index: usize) {
-        let call = &mut self.calls[index];
-        match std::mem::replace(&mut call.state, State::Gone) {
-            State::OnItsWay(place) => {
-                let id = self.engine.submit(call.input, call.output);
-                call.state = State::InEngine(place, id);
-                self.in_engine.insert(id, index);
-            }
-            state => call.state = state,
-        }
-    }
-
-    fn turns(&mut self, now: Time, gateway: usize) {
-        while let Some(turn) = self.gateways[gateway].turn(now) {
-            match turn {
-                Turn::Place(queued, place) => {
-                    if let Some(index) = self.queued[gateway].remove(&queued) {
-                        self.dispatch(now, index, place);
-                    }
-                }
-                Turn::Refused(queued, saturated) => {
-                    if let Some(index) = self.queued[gateway].remove(&queued) {
-                        self.refused(now, index, saturated);
-                    }
-                }
-            }
-        }
-    }
-
-    fn refused(&mut self, now: Time, index: usize, saturated: Saturated) {
-        if now > self.warm {
-            self.outcome.refused += 1;
-        }
-        self.second(now).refused += 1;
-        self.calls[index].state = State::Gone;
-        self.again(now, index, Some(saturated));
-    }
-
-    fn again(&mut self, now: Time, index: usize, told: Option<Saturated>) {
-        let clients = self.scenario.clients;
-        let Call {
-            caller,
-            input,
-            output,
-            gateway,
-            request,
-            attempt,
-            ..
-        } = self.calls[index];
-        if attempt >= clients.retries {
-            if now > self.warm {
-                self.outcome.lost += 1;
-            }
-            return;
-        }
-        let told = told.filter(|_| self.random.f64() < clients.obedient);
-        let wait = match told {
-            Some(saturated) => saturated.wait + seconds(0.2 * self.random.f64()),
-            None => seconds(match clients.backoff {
-                Backoff::Constant => 0.9 + 0.2 * self.random.f64(),
-                Backoff::Exponential => f64::from(1_u32 << attempt.min(20)) * (0.5 + self.random.f64()),
-            }),
-        };
-        self.calls.push(Call {
-            caller,
-            input,
-            output,
-            gateway,
-            request,
-            attempt: attempt + 1,
-            sent: now,
-            state: State::New,
-            first: None,
-            comes_as_told: told.is_some_and(|told| told.booked),
-        });
-        self.later(now + wait, Event::Comes(self.calls.len() - 1));
-    }
-
-    fn hang_up(&mut self, now: Time, index: usize) {
-        let call = &mut self.calls[index];
-        if call.first.is_some() {
-            return;
-        }
-        let gateway = call.gateway;
-        match std::mem::replace(&mut call.state, State::Gone) {
-            State::Queued(queued) => {
-                self.gateways[gateway].cancel(queued);
-                self.queued[gateway].remove(&queued);
-            }
-            State::OnItsWay(place) => self.gateways[gateway].end(now, place, 0, 0),
-            State::InEngine(place, id) => {
-                self.engine.abort(id);
-                self.in_engine.remove(&id);
-                self.gateways[gateway].end(now, place, call.input, 0);
-            }
-            State::New | State::Gone => return,
-        }
-        if now > self.warm {
-            self.outcome.hung_up += 1;
-        }
-        self.again(now, index, None);
-    }
-
-    fn first_token(&mut self, now: Time, id: usize) {
-        // Its client may have hung up during the step.
-        let Some(index) = self.in_engine.get(&id).copied() else {
-            return;
-        };
-        let call = &mut self.calls[index];
-        call.first = Some(now);
-        let took = now.since(call.sent).as_secs_f64();
-        if let State::InEngine(place, _) = &call.state {
-            self.gateways[call.gateway].first_token(now, place);
-        }
-        if now > self.warm {
-            self.outcome.first_tokens.push(took);
-            self.outcome.callers[call.caller].first_tokens.push(took);
-        }
-    }
-
-    fn ended(&mut self, now: Time, id: usize) {
-        let Some(index) = self.in_engine.remove(&id) else {
-            return;
-        };
-        self.engine.forget(id);
-        let call = &mut self.calls[index];
-        let Call {
-            caller,
-            input,
-            output,
-            gateway,
-            sent,
-            first,
-            ..
-        } = *call;
-        if let State::InEngine(place, _) = std::mem::replace(&mut call.state, State::Gone) {
-            self.gateways[gateway].end(now, place, input, output);
-        }
-        if now > self.warm {
-            self.outcome.callers[caller].served += input + 2 * output;
-        }
-        let Some(first) = first else { return };
-        let clients = self.scenario.clients;
-        #[expect(clippy::cast_precision_loss, reason = "thousands")]
-        let pace = now.since(first).as_secs_f64() / output as f64;
-        let is_good = first.since(sent).as_secs_f64() <= clients.good_first_token + self.base
-            && pace <= clients.good_pace;
-        if !is_good {
-            return;
-        }
-        self.second(now).good_tokens += output;
-        if now > self.warm {
-            self.outcome.good += 1;
-            self.outcome.good_tokens += output;
-            self.outcome.callers[caller].good += 1;
-            self.outcome.by_gateway[gateway] += 1;
         }
     }
 
@@ -462,8 +205,6 @@ impl Simulation<'_> {
     }
 }
 
-/// What a request allows at most.
-const MOST_OUTPUT: u64 = 2_000;
 const LOOKS: f64 = 0.1;
 
 fn at(since_start: f64) -> Time {

@@ -1,11 +1,61 @@
-use llm_engine_overload::{CallerLoad, Outcome, Scenario, simulate_seeds};
+use llm_engine_overload::{
+    CallerLoad, Estimate, Limit, Outcome, Scenario, best_fixed, estimate, simulate_seeds,
+};
 
-use crate::{adaptive, fixed, mean, usual};
+use crate::{SEEDS, adaptive, fixed, mean, paired, print, row, usual};
 
-fn long(limit: llm_engine_overload::Limit, load: f64) -> Scenario {
+/// Prompts of 4,000 tokens, on average, before an engine with the memory for them.
+fn long(limit: Limit, load: f64) -> Scenario {
     let mut scenario = Scenario::new(limit, vec![CallerLoad::long(4.5 * load / 2.0); 2]);
     scenario.engine.kv_tokens = 300_000;
     scenario
+}
+
+type Prompts = fn(Limit, f64) -> Scenario;
+
+/// The base, and the fixed limits that are best at 1, 2 and 10 times the capacity: over seeds 201 to 220, of a sweep in steps of a
+/// fourteenth.
+type Best = (f64, [u32; 3]);
+
+const USUAL: [Best; 4] = [
+    (0.1, [68, 72, 72]),
+    (0.7, [72, 72, 72]),
+    (2.0, [82, 82, 87]),
+    (5.0, [110, 103, 110]),
+];
+const LONG: [Best; 4] = [
+    (0.1, [60, 64, 82]),
+    (0.7, [60, 64, 87]),
+    (2.0, [68, 68, 93]),
+    (5.0, [85, 85, 85]),
+];
+const LOADS: [f64; 3] = [1.0, 2.0, 10.0];
+
+/// All cases: the prompts, the base, the load, and the fixed limit that is best.
+fn cells() -> impl Iterator<Item = (&'static str, Prompts, f64, f64, u32)> {
+    let prompts: [(_, Prompts, _); 2] = [("500", usual, USUAL), ("4,000", long, LONG)];
+    prompts.into_iter().flat_map(|(name, prompts, best)| {
+        best.into_iter().flat_map(move |(base, best)| {
+            let loads = LOADS.into_iter().zip(best);
+            loads.map(move |(load, best)| (name, prompts, base, load, best))
+        })
+    })
+}
+
+/// Goodput as a part of that of the best fixed limit.
+fn part_of_best(
+    prompts: Prompts,
+    base: f64,
+    load: f64,
+    best: Limit,
+    seeds: impl IntoIterator<Item = u64> + Clone,
+) -> Estimate {
+    let outcomes = |limit| {
+        let mut scenario = prompts(limit, load);
+        scenario.engine.base_seconds = base;
+        simulate_seeds(&scenario, seeds.clone())
+    };
+    paired(&outcomes(adaptive()), &outcomes(best), Outcome::goodput)
 }
 
 /// The independent model in Python of the same engine says for two seeds: at twice its capacity 8.9 and 8.3 good answers a second with
@@ -22,58 +72,42 @@ fn the_engine_is_the_one_that_was_modelled_before() {
 }
 
 #[test]
-fn goodput_is_that_of_the_best_fixed_limit_whatever_the_load_and_the_base() {
+fn goodput_is_that_of_the_best_fixed_limit_whatever_the_load_the_base_and_the_prompts() {
     let mut parts = Vec::new();
-    // The best fixed limits over other seeds, of a sweep in steps of a fourteenth.
-    for (base, best) in [
-        (0.1, [73, 63, 73]),
-        (0.7, [78, 72, 78]),
-        (2.0, [89, 82, 82]),
-        (5.0, [106, 106, 114]),
-    ] {
-        for (load, best) in [1.0, 2.0, 10.0].into_iter().zip(best) {
-            let goodput = |limit| {
-                let mut scenario = usual(limit, load);
-                scenario.engine.base_seconds = base;
-                mean(&simulate_seeds(&scenario, 1..=6), Outcome::goodput)
-            };
-            let part = goodput(adaptive()) / goodput(fixed(best));
-            assert!(part > 0.87, "base {base} s, load {load}: {part}");
-            parts.push(part);
-        }
+    for (prompts, scenario, base, load, best) in cells() {
+        let part = part_of_best(scenario, base, load, fixed(best), 1..=6).mean;
+        assert!(
+            part > 0.92,
+            "prompts {prompts}, base {base} s, load {load}: {part}"
+        );
+        parts.push(part);
     }
-    let all = llm_engine_overload::estimate(parts).mean;
-    assert!(all > 0.97, "{all}");
+    let all = estimate(parts).mean;
+    assert!(all > 0.99, "{all}");
 }
 
+/// The best fixed limits are looked for anew, on as many other seeds.
 #[test]
-fn goodput_with_long_prompts_is_close_to_that_of_the_best_fixed_limit() {
-    let mut parts = Vec::new();
-    for (base, best) in [(0.1, [61, 65, 81]), (2.0, [68, 78, 78])] {
-        for (load, best) in [1.0, 2.0, 10.0].into_iter().zip(best) {
-            let goodput = |limit| {
-                let mut scenario = long(limit, load);
-                scenario.engine.base_seconds = base;
-                mean(&simulate_seeds(&scenario, 1..=4), Outcome::goodput)
-            };
-            parts.push(goodput(adaptive()) / goodput(fixed(best)));
+#[ignore = "takes a minute"]
+fn table_of_goodput() {
+    print("| prompts, base, load | best fixed limit | adaptive, of its goodput |\n|---|---|---|");
+    let mut missed = Vec::new();
+    for (prompts, scenario, base, load, known) in cells() {
+        let mut swept = scenario(adaptive(), load);
+        swept.engine.base_seconds = base;
+        let limits: Vec<u32> = std::iter::successors(Some(known * 3 / 5), |limit| Some(limit + limit / 14))
+            .take_while(|limit| *limit < known * 3 / 2)
+            .collect();
+        let best = best_fixed(&swept, &limits, 221..=240).expect("some are tried");
+        let part = part_of_best(scenario, base, load, best, SEEDS);
+        let name = format!("{prompts} tokens, {base} s, {load}x | {best:?}");
+        row(&name, part);
+        if part.mean < 0.98 {
+            missed.push((name, part));
         }
     }
-    let all = llm_engine_overload::estimate(parts.iter().copied()).mean;
-    assert!(all > 0.93, "{all}: {parts:?}");
-}
-
-#[test]
-fn a_healthy_upstream_is_never_limited_below_its_need() {
-    for base in [0.1, 0.7, 2.0, 5.0] {
-        for spread in [0.0, 0.1] {
-            let mut scenario = usual(adaptive(), 0.6);
-            scenario.engine.base_seconds = base;
-            scenario.engine.base_spread = spread;
-            for outcome in simulate_seeds(&scenario, 1..=3) {
-                let part = outcome.refused as f64 / outcome.offered as f64;
-                assert!(part < 0.002, "base {base} s, spread {spread}: {part} refused");
-            }
-        }
-    }
+    // Of 24 means that are each known to about 0.03 some are below by chance.
+    let certain = |(_, part): &&(String, Estimate)| part.mean + part.within < 0.98;
+    print(&format!("below 0.98: {missed:?}"));
+    assert_eq!(missed.iter().find(certain), None);
 }

@@ -1,18 +1,23 @@
-//! What the admission of production does in front of a model of an engine. These are the figures
-//! of today over a few seeds, with some room for chance: several are below the aim, which ARCHITECTURE.md names, and none is
-//! a proof of it. `llm-engine simulate --overload` compares over as many seeds as are asked for.
+//! What the admission of production does in front of a model of an engine. Each demand has a short test, of few seeds and
+//! with some room for chance, and a table over twenty seeds (`make soak`, or `--ignored --nocapture`), which are
+//! none of those on which the admission was made. `llm-engine simulate --overload` compares over as many seeds as are asked for.
 
 mod callers;
+mod gateways;
 mod goodput;
+mod healthy;
 mod promises;
 mod recovery;
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 
-use llm_engine_overload::{CallerLoad, Limit, Outcome, Scenario};
+use llm_engine_overload::{CallerLoad, Estimate, Limit, Outcome, Scenario, estimate};
 
 /// What the engine can take of the usual requests, a second.
 const CAPACITY: f64 = 8.8;
+/// Of the tables.
+const SEEDS: RangeInclusive<u64> = 301..=320;
 
 fn adaptive() -> Limit {
     Limit::Adaptive {
@@ -30,5 +35,20 @@ fn usual(limit: Limit, load: f64) -> Scenario {
 }
 
 fn mean(outcomes: &[Outcome], of: impl Fn(&Outcome) -> f64) -> f64 {
-    llm_engine_overload::estimate(outcomes.iter().map(of)).mean
+    estimate(outcomes.iter().map(of)).mean
+}
+
+/// One outcome's number as a part of another one's of the same seed.
+fn paired(ones: &[Outcome], others: &[Outcome], of: impl Fn(&Outcome) -> f64) -> Estimate {
+    estimate(ones.iter().zip(others).map(|(one, other)| of(one) / of(other)))
+}
+
+/// A row of a table.
+fn row(name: &str, Estimate { mean, within }: Estimate) {
+    print(&format!("| {name} | {mean:.3} ± {within:.3} |"));
+}
+
+#[expect(clippy::print_stdout, reason = "a table is what its test is for")]
+fn print(line: &str) {
+    println!("{line}");
 }
