@@ -1,3 +1,4 @@
+mod room;
 mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -10,16 +11,17 @@ use crate::arrival::charge;
 use crate::average::Average;
 use crate::awaited::Awaited;
 use crate::drain::Drain;
-use crate::law::{Law, Look};
+use crate::law::Law;
 use crate::promises::Promises;
 use crate::queue::{FairQueue, Waiting};
 use crate::unloaded::Unloaded;
 use crate::{Arrival, Limit, Place, Queued, Request, Saturated, Standing, Turn};
+use room::{MOST_TOKENS, QUIET};
 
 /// What an [`Admission`] is made with.
 #[derive(Debug, Clone, Copy)]
 pub struct AdmissionSetup {
-    /// How many requests may be in flight.
+    /// What may be in flight.
     pub limit: Limit,
     /// The longest that a request waits for its turn, as far as can be told beforehand.
     pub wait: Duration,
@@ -128,11 +130,7 @@ impl Admission {
         let claim = request
             .fingerprint
             .and_then(|fingerprint| self.promises.find(now, request.subject, fingerprint));
-        let is_reserved = now < self.reserved_until;
-        let is_modest = self.queue.is_modest(caller) || is_reserved && self.queue.is_behind(caller);
-        if is_modest && self.crowd.value() >= CROWDED {
-            self.reserved_until = now + RESERVED;
-        }
+        self.keep_room(now, caller);
         if self.queue.is_empty() && self.has_room(caller, request.input_tokens) {
             if let Some(claim) = claim {
                 self.promises.end(claim.id, claim.is_due.then_some(true));
@@ -294,49 +292,6 @@ impl Admission {
         }
     }
 
-    /// Whether a request of this length may run now.
-    fn has_room(&self, caller: u32, input_tokens: u64) -> bool {
-        let reserve = if self.queue.is_behind(caller) {
-            0
-        } else {
-            self.reserve()
-        };
-        self.law
-            .has_room(self.running.len(), self.tokens, input_tokens, reserve)
-    }
-
-    /// The tokens that are kept free for callers that are behind, while there are any.
-    fn reserve(&self) -> u64 {
-        if self.latest >= self.reserved_until || matches!(self.setup.limit, Limit::Fixed(_)) {
-            return 0;
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a part of an amount"
-        )]
-        let reserve = (self.law.tokens() * RESERVE) as u64;
-        reserve
-    }
-
-    fn take_place(&mut self, caller: u32, charge: u64, input_tokens: u64) -> Place {
-        let key = self.next_key;
-        self.next_key += 1;
-        let input_tokens = input_tokens.min(MOST_TOKENS);
-        self.charged += charge;
-        self.tokens += input_tokens;
-        let running = Running {
-            caller,
-            charge,
-            input_tokens,
-            written: 0,
-            is_read: false,
-            sent: None,
-        };
-        self.running.insert(key, running);
-        Place { key }
-    }
-
     fn expected_output(&self, most: u64) -> u64 {
         #[expect(
             clippy::cast_possible_truncation,
@@ -346,61 +301,7 @@ impl Admission {
         let output = self.output.value() as u64;
         output.min(most)
     }
-
-    /// Whether the models have about as much to do as they may.
-    fn is_busy(&self) -> bool {
-        match self.setup.limit {
-            Limit::Fixed(limit) => self.running.len() * 5 >= limit.get() as usize * 4,
-            Limit::Adaptive { .. } => self.tokens as f64 >= self.law.tokens() * BUSY,
-        }
-    }
-
-    fn pass_time(&mut self, now: Time) -> Time {
-        self.latest = self.latest.max(now);
-        let now = self.latest;
-        self.promises.pass_time(now, self.setup.wait);
-        if now < self.law.next() {
-            return now;
-        }
-        self.awaited.pass_time(now);
-        let requests = self.running.len();
-        self.drain.look(now, self.is_busy());
-        self.queue.set_credit(self.drain.work_in(CREDIT));
-        self.peak *= PEAK_FADES;
-        self.crowd
-            .add(f64::from(u8::from(!self.queue.is_empty() || self.turned_away)));
-        self.turned_away = false;
-        let look = Look {
-            requests,
-            tokens: self.tokens,
-            late: self.awaited.late_tokens(),
-            awaited: self.awaited.tokens(),
-            reserve: self.reserve(),
-            due: self.due.value(),
-            // Whoever comes finds a long one more often than a short one.
-            reading: self.reading_squared.value() / self.reading.value().max(1e-6),
-        };
-        self.law.look(now, look);
-        now
-    }
 }
 
-/// Above any request, and far below what sums overflow at.
-const MOST_TOKENS: u64 = 1 << 40;
 /// After so many times as long as was allowed for, a queued request is refused.
 const PATIENCE: f64 = 1.5;
-/// By how much of the models' time a caller may be behind others that wait and still catch up: several times what chance makes of the
-/// needs of a caller that takes less than its share.
-const CREDIT: Duration = Duration::from_secs(15);
-/// For so long after a request of a caller that is behind, this part of the limit is kept free for the next ones: it is what a caller
-/// that takes eight tenths of its share has beyond its mean, of a hundred moments in all but one.
-const RESERVED: Duration = Duration::from_secs(10);
-const RESERVE: f64 = 0.22;
-/// Only where others wait or are turned away in this part of the time, or room would be kept free for what comes anyway.
-const CROWDED: f64 = 0.9;
-/// This part of the limit is in flight.
-const BUSY: f64 = 0.8;
-/// Below this part of what was in flight lately it is quiet.
-const QUIET: f64 = 0.6;
-/// In half a second; by half within three minutes.
-const PEAK_FADES: f64 = 0.998;

@@ -3,8 +3,8 @@
 //! An [`Admission`] stands in front of one pool of models. Each request that [arrives](Admission::arrive) gets a [`Place`] among
 //! those that run, or waits in the queue for its [`Turn`], or is told when to come back ([`Saturated`]). What it is made of:
 //!
-//! - a **limit** on the requests in flight, which follows what the models can take: they are full when first tokens are
-//!   later than they are when a model is not busy, which is learned for each deployment by the length of prompts;
+//! - a **limit** on the tokens of the requests in flight, which follows what the models can take: they are full when first tokens
+//!   are later than they are when a model is not busy, which is learned for each deployment by the length of prompts;
 //! - a **fair queue**: the caller's turn that has been served least;
 //! - **refusal by time**: at once, if the wait would be too long, instead of after it;
 //! - **promises**: a refused request that comes again at the time that it was told comes before others.
