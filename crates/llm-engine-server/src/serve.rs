@@ -141,14 +141,24 @@ impl Server {
         };
         // Events are small and must not wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        let connection = &place.connection;
+        // Who says nothing has neither buffers nor the room that answering takes.
+        let has_spoken = tokio::select! {
+            readable = stream.readable() => readable.is_ok(),
+            () = self.close.cancelled() => false,
+        };
+        if has_spoken {
+            Box::pin(self.answer(stream, peer, &place.connection)).await;
+        }
+    }
+
+    async fn answer(&self, stream: TcpStream, peer: SocketAddr, connection: &Arc<Connection>) {
         match &self.tls {
             None => self.answer_on(stream, peer, connection).await,
             Some(tls) => {
                 connection.begins();
                 // Who can't speak TLS is left without an answer, as it is usual.
                 if let Ok(stream) = tls.acceptor().accept(stream).await {
-                    self.answer_on(stream, peer, connection).await;
+                    Box::pin(self.answer_on(stream, peer, connection)).await;
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::worker::megabytes;
 /// How long others are watched, before and during an attack.
 const WATCHED: Duration = Duration::from_secs(5);
 const MOST_MEGABYTES_MORE: u64 = 64;
-/// The allocator keeps what is freed for a second, in case that it is needed again.
+/// The allocator keeps what is freed for a second, in case that it is needed again, and looks for it when somebody else asks for memory.
 const GIVEN_BACK: Duration = Duration::from_secs(5);
 
 /// The slowest of a hundred answers to callers who ask one after the other, until this is over.
@@ -60,7 +60,8 @@ async fn attack(name: &str, server: &mut Server, attack: impl AsyncFn(SocketAddr
     let mut after = memory(server);
     let over = Instant::now();
     while after > most && over.elapsed() < GIVEN_BACK {
-        sleep(Duration::from_millis(100)).await;
+        server.complete(&prompt("p", 1)).await;
+        sleep(Duration::from_millis(10)).await;
         after = memory(server);
     }
     let peak = megabytes(server.process(), "VmHWM:");
