@@ -141,6 +141,9 @@ impl Server {
         };
         // Events are small and must not wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
+        if self.tls.is_some() {
+            place.connection.begins();
+        }
         // Who says nothing has neither buffers nor the room that answering takes.
         let has_spoken = tokio::select! {
             readable = stream.readable() => readable.is_ok(),
@@ -155,7 +158,6 @@ impl Server {
         match &self.tls {
             None => self.answer_on(stream, peer, connection).await,
             Some(tls) => {
-                connection.begins();
                 // Who can't speak TLS is left without an answer, as it is usual.
                 if let Ok(stream) = tls.acceptor().accept(stream).await {
                     Box::pin(self.answer_on(stream, peer, connection)).await;
