@@ -169,7 +169,7 @@ impl Batches {
     ) -> Result<Arc<Batch>, CreateError> {
         self.make_room(&record.owner).await?;
         let batches = Arc::clone(self);
-        let created = spawn_blocking(move || -> io::Result<Arc<Batch>> {
+        let created = disk::blocking(move || -> io::Result<Arc<Batch>> {
             let (rows, path) = (batches.rows_path(&record.id), batches.record_path(&record.id));
             let written =
                 write_rows(&rows).and_then(|()| disk::replace(&path, &serde_json::to_vec(&record)?));
@@ -181,7 +181,7 @@ impl Batches {
             batches.begin(Arc::clone(&batch));
             Ok(batch)
         });
-        Ok(created.await.map_err(io::Error::other)??)
+        Ok(created.await?)
     }
 
     /// Has no other row begun. `false` if it had ended already.
@@ -233,13 +233,13 @@ impl Batches {
             return Ok(());
         }
         let (path, batch) = (self.record_path(&batch.id), Arc::clone(batch));
-        let changed = spawn_blocking(move || -> io::Result<()> {
+        let changed = disk::blocking(move || -> io::Result<()> {
             disk::replace(&path, &serde_json::to_vec(&record)?)?;
             batch.becomes(record);
             drop(changing);
             Ok(())
         });
-        changed.await.map_err(io::Error::other)?
+        changed.await
     }
 
     /// For one more of the caller's, those that ended first are forgotten.
@@ -255,9 +255,7 @@ impl Batches {
 
     async fn forget(&self, batch: &Batch) -> io::Result<()> {
         let path = self.record_path(&batch.id);
-        spawn_blocking(move || disk::remove(&path))
-            .await
-            .map_err(io::Error::other)??;
+        disk::blocking(move || disk::remove(&path)).await?;
         self.table().remove(&batch.id);
         Ok(())
     }

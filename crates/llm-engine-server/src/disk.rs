@@ -5,8 +5,19 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use tokio::task::spawn_blocking;
+
 /// What is written has this behind its name until it is whole.
 pub(crate) const PARTIAL: &str = "partial";
+
+/// Has something done that waits for the disk, on a thread for such things.
+pub(crate) async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<io::Error> + Send + 'static,
+{
+    spawn_blocking(work).await.map_err(io::Error::other)?
+}
 
 /// Writes a file, in place of what was there: after a crash it is the old one or the new one. Blocks until it is on the disk.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -10,6 +10,7 @@ use llm_engine_gateway::{
 };
 use llm_engine_wire::openai::InvalidRequest;
 use llm_engine_wire::validation::{Loc, Problem};
+use llm_engine_wire::{v1, v2};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -335,6 +336,30 @@ impl From<InvalidRequest> for ErrorAnswer {
     }
 }
 
+impl From<Box<Problem>> for ErrorAnswer {
+    fn from(problem: Box<Problem>) -> Self {
+        Self::unprocessable(vec![*problem])
+    }
+}
+
+impl From<v1::RequestError> for ErrorAnswer {
+    fn from(error: v1::RequestError) -> Self {
+        match error {
+            v1::RequestError::Invalid(problems) => Self::unprocessable(problems),
+            v1::RequestError::Refused(message) => Self::bad_request("invalid_request", message.to_owned()),
+        }
+    }
+}
+
+impl From<v2::RequestError> for ErrorAnswer {
+    fn from(error: v2::RequestError) -> Self {
+        match error {
+            v2::RequestError::Invalid(problems) => Self::unprocessable(problems),
+            v2::RequestError::Refused(invalid) => invalid.into(),
+        }
+    }
+}
+
 impl From<UnknownModel> for ErrorAnswer {
     fn from(unknown: UnknownModel) -> Self {
         Self::model_not_found(unknown.to_string())
@@ -400,7 +425,6 @@ fn should_retry(failure: &Failure) -> Option<bool> {
 impl From<FileError> for ErrorAnswer {
     fn from(error: FileError) -> Self {
         let code = match &error {
-            FileError::Io(error) => return Self::disk(error),
             FileError::TooLarge(_) => "file_too_large",
             FileError::CallerFull(_) | FileError::TooMany(_) => "storage_full",
         };

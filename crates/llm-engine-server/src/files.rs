@@ -39,8 +39,6 @@ pub(crate) enum FileError {
     CallerFull(u64),
     #[error("you have {0} files, which is the most; delete some, DELETE /v1/files/{{id}}")]
     TooMany(usize),
-    #[error("the file can't be kept: {0}")]
-    Io(#[from] io::Error),
 }
 
 /// All files.

@@ -14,18 +14,23 @@ mod requests;
 mod v1;
 mod v2;
 
+use std::convert::Infallible;
+
 use axum::Router;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, Request};
+use axum::extract::{FromRequestParts, Path, Query, Request};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use llm_engine_wire::validation::Body;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use crate::App;
 use crate::api::Api;
 use crate::error_answer::{Dialect, ErrorAnswer, method_not_allowed, not_found};
+use crate::request_body::understood;
 
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
@@ -126,13 +131,29 @@ fn schema_of(schema: Value) -> Schema {
     Schema::try_from(schema).unwrap_or_default()
 }
 
-fn content_type(headers: &HeaderMap) -> Option<&str> {
-    headers.get(CONTENT_TYPE)?.to_str().ok()
+/// What a body says to a route of LLM Engine's, which read it by its content type.
+async fn read_laxly<T: Send + 'static>(
+    headers: &HeaderMap,
+    bytes: &Bytes,
+    read: impl FnOnce(&Body) -> T + Send + 'static,
+) -> Result<T, ErrorAnswer> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = content_type.map(str::to_owned);
+    let understand = move |bytes: &[u8]| Body::read(content_type.as_deref(), bytes).map(|body| read(&body));
+    Ok(understood(bytes, understand).await?)
 }
 
 /// The name in a path; one that is no text is that of nothing.
-fn decoded(name: Result<Path<String>, PathRejection>) -> String {
-    name.map_or_else(|_| char::REPLACEMENT_CHARACTER.to_string(), |Path(name)| name)
+struct Named(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let name = Path::from_request_parts(parts, state).await;
+        let name = name.map_or_else(|_| char::REPLACEMENT_CHARACTER.to_string(), |Path(name)| name);
+        Ok(Self(name))
+    }
 }
 
 /// The first query parameter of that name.

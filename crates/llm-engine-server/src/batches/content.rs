@@ -60,7 +60,7 @@ pub(crate) fn check(content: &Content, model: &str) -> Result<(), ErrorAnswer> {
             });
             ErrorAnswer::unprocessable(in_content.collect())
         }
-        RequestError::Refused(message) => ErrorAnswer::bad_request("invalid_request", message.to_owned()),
+        refused @ RequestError::Refused(_) => refused.into(),
     })?;
     Ok(())
 }

@@ -13,9 +13,9 @@ use llm_engine_gateway::{
 };
 use llm_engine_wire::openai::{Kind, Request, Response};
 use llm_engine_wire::translate::{to_openai, to_sync_response};
-use llm_engine_wire::v1::{CompletionRequest, RequestError};
+use llm_engine_wire::v1::CompletionRequest;
 use llm_engine_wire::v2;
-use llm_engine_wire::validation::{Body, Problem};
+use llm_engine_wire::validation::Body;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
@@ -97,13 +97,8 @@ impl Sender {
             }
             Form::LlmEngine(Rows::Prompts) => {
                 let body = Body::Json(fields.into());
-                let request =
-                    CompletionRequest::read(Some(row.model()), &body).map_err(|error| match error {
-                        RequestError::Invalid(problems) => invalid(problems),
-                        RequestError::Refused(message) => {
-                            refused(ErrorAnswer::bad_request("invalid_request", message.to_owned()))
-                        }
-                    })?;
+                let request = CompletionRequest::read(Some(row.model()), &body);
+                let request = request.map_err(|error| refused(error.into()))?;
                 let request = to_openai(&request, model.chat_template_for_prompts);
                 let mut request = request.map_err(|error| refused(error.into()))?;
                 request.stream = true;
@@ -115,11 +110,8 @@ impl Sender {
                 } else {
                     (Kind::Completion, ROUTES[5])
                 };
-                let request = v2::read(kind, &Body::Json(fields.into())).map_err(|error| match error {
-                    v2::RequestError::Invalid(problems) => invalid(problems),
-                    v2::RequestError::Refused(error) => refused(error.into()),
-                })?;
-                (request, path)
+                let request = v2::read(kind, &Body::Json(fields.into()));
+                (request.map_err(|error| refused(error.into()))?, path)
             }
         };
         Ok(Ready {
@@ -224,10 +216,6 @@ fn refused(answer: ErrorAnswer) -> Failed {
         consequence: Consequence::EndRow,
         may_be_done: false,
     }
-}
-
-fn invalid(problems: Vec<Problem>) -> Failed {
-    refused(ErrorAnswer::unprocessable(problems))
 }
 
 fn later(error: RowError) -> Failed {

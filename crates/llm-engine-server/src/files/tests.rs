@@ -23,15 +23,15 @@ fn at(second: i64) -> Timestamp {
 fn put(files: &Arc<Files>, owner: &str, text: &str) -> Result<Arc<StoredFile>, FileError> {
     let mut reservation = files.reserve(owner)?;
     reservation.grow(text.len() as u64)?;
-    let mut new = files.create(owner, new_id())?;
-    new.write_all(text.as_bytes())?;
+    let mut new = files.create(owner, new_id()).expect("a file");
+    new.write_all(text.as_bytes()).expect("it is written");
     let description = Description {
         filename: "f.txt".to_owned(),
         purpose: Purpose::UserData,
         keep: None,
         now: at(0),
     };
-    Ok(files.keep(new, description)?)
+    Ok(files.keep(new, description).expect("it is kept"))
 }
 
 #[test]

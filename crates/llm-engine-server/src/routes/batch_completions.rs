@@ -6,8 +6,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -15,10 +14,10 @@ use llm_engine_gateway::Caller;
 use llm_engine_wire::batch_completions::{
     BatchCompletionsRequest, CancelledJob, Content, CreatedJob, FoundJob, Job, Version,
 };
-use llm_engine_wire::validation::{Body, Problem};
+use llm_engine_wire::validation::Body;
 use tokio::task::spawn_blocking;
 
-use super::{answered, content_type, decoded, new_request_id, schema_of};
+use super::{Named, answered, new_request_id, read_laxly, schema_of};
 use crate::App;
 use crate::api::{Api, Operation};
 use crate::arrival::peer_address;
@@ -28,7 +27,7 @@ use crate::batches::{
 };
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::replay;
-use crate::request_body::{read_body, understood};
+use crate::request_body::read_body;
 
 pub(super) fn add_to(api: &mut Api) {
     let keyed = |operation: Operation, errors: &[u16]| {
@@ -81,13 +80,8 @@ async fn create(app: &App, request: Request, version: Version) -> Response {
     let (parts, body) = request.into_parts();
     let answer = async {
         let bytes = read_body(&app.gateway, &parts.headers, body).await?;
-        let content_type = content_type(&parts.headers).map(str::to_owned);
-        let understand = move |bytes: &[u8]| {
-            let body = Body::read(content_type.as_deref(), bytes)?;
-            Ok(BatchCompletionsRequest::read(version, &body))
-        };
-        let asked = understood(&bytes, understand).await;
-        let asked = asked.map_err(|problem: Box<Problem>| ErrorAnswer::unprocessable(vec![*problem]))?;
+        let read = move |body: &Body| BatchCompletionsRequest::read(version, body);
+        let asked = read_laxly(&parts.headers, &bytes, read).await?;
         let caller = authorize(&app.gateway, &parts.headers)?;
         let asked = asked.map_err(ErrorAnswer::unprocessable)?;
         let batch = created(app, &parts, (&caller, asked, version)).await?;
@@ -197,27 +191,19 @@ fn output_name(path: &str) -> Result<String, ErrorAnswer> {
     Err(ErrorAnswer::bad_request("invalid_output", message))
 }
 
-async fn get(
-    State(app): State<App>,
-    id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-) -> Response {
+async fn get(State(app): State<App>, Named(id): Named, headers: HeaderMap) -> Response {
     let request_id = new_request_id();
-    let found = find(&app, &decoded(id), &headers).and_then(|batch| {
+    let found = find(&app, &id, &headers).and_then(|batch| {
         let job = batch.record().as_job(batch.counts()).ok_or_else(unknown)?;
         Ok(Json(FoundJob { job }).into_response())
     });
     answered(found, Dialect::LlmEngine, &request_id)
 }
 
-async fn cancel(
-    State(app): State<App>,
-    id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-) -> Response {
+async fn cancel(State(app): State<App>, Named(id): Named, headers: HeaderMap) -> Response {
     let request_id = new_request_id();
     let answer = async {
-        let batch = find(&app, &decoded(id), &headers)?;
+        let batch = find(&app, &id, &headers)?;
         let success = app
             .batches()?
             .cancel(&batch)

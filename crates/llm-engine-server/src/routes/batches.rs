@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
@@ -12,7 +11,7 @@ use llm_engine_gateway::Caller;
 use llm_engine_wire::openai::{Batch as Answer, BatchList, BatchRequest};
 use serde_json::json;
 
-use super::{answered, decoded, new_request_id, page, parameter, schema_of, whole_parameter};
+use super::{Named, answered, new_request_id, page, parameter, schema_of, whole_parameter};
 use crate::App;
 use crate::api::{Api, Operation};
 use crate::arrival::peer_address;
@@ -132,27 +131,15 @@ fn page_of_batches(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Response
     Ok(Json(BatchList::new(batches, has_more)).into_response())
 }
 
-async fn get(
-    State(app): State<App>,
-    id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-) -> Response {
+async fn get(State(app): State<App>, Named(id): Named, headers: HeaderMap) -> Response {
     let request_id = new_request_id();
-    let found = find(&app, &decoded(id), &headers).and_then(|batch| Ok(shown(&batch)?.into_response()));
+    let found = find(&app, &id, &headers).and_then(|batch| Ok(shown(&batch)?.into_response()));
     answered(found, Dialect::OpenAi, &request_id)
 }
 
-async fn cancel(
-    State(app): State<App>,
-    id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-) -> Response {
+async fn cancel(State(app): State<App>, Named(id): Named, headers: HeaderMap) -> Response {
     let request_id = new_request_id();
-    answered(
-        cancelled(&app, &decoded(id), &headers).await,
-        Dialect::OpenAi,
-        &request_id,
-    )
+    answered(cancelled(&app, &id, &headers).await, Dialect::OpenAi, &request_id)
 }
 
 async fn cancelled(app: &App, id: &str, headers: &HeaderMap) -> Result<Response, ErrorAnswer> {

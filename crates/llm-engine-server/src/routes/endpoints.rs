@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::{Gateway, Route, RouteStatus};
@@ -12,7 +11,7 @@ use llm_engine_wire::v1::{Endpoint, EndpointList, EndpointStatus};
 use llm_engine_wire::validation::{Loc, Problem};
 use serde_json::json;
 
-use super::{decoded, new_request_id, parameter};
+use super::{Named, new_request_id, parameter};
 use crate::api::{Api, Operation};
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
@@ -90,12 +89,7 @@ async fn list(State(gateway): State<Arc<Gateway>>, uri: Uri, headers: HeaderMap)
 }
 
 /// The name may have slashes in it, but none at its end: there it is a slash too many.
-async fn get(
-    State(gateway): State<Arc<Gateway>>,
-    name: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-) -> Response {
-    let name = decoded(name);
+async fn get(State(gateway): State<Arc<Gateway>>, Named(name): Named, headers: HeaderMap) -> Response {
     if let Err(unauthorized) = authorize(&gateway, &headers) {
         return ErrorAnswer::from(unauthorized).in_dialect(Dialect::LlmEngine, &new_request_id());
     }

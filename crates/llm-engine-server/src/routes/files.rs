@@ -6,18 +6,17 @@ mod upload;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use llm_engine_wire::file::{File, FileContent, FileDeleted, FileList, Purpose};
 use serde_json::json;
-use tokio::task::spawn_blocking;
 
-use super::{answered, decoded, new_request_id, page, parameter, whole_parameter};
+use super::{Named, answered, new_request_id, page, parameter, whole_parameter};
 use crate::App;
 use crate::api::{Api, Operation};
 use crate::authorization::authorize;
+use crate::disk;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::files::StoredFile;
 
@@ -109,24 +108,16 @@ fn page_of_files(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Response, 
     Ok(Json(FileList::new(files, has_more)).into_response())
 }
 
-async fn get(
-    State(app): State<App>,
-    id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-) -> Response {
+async fn get(State(app): State<App>, Named(id): Named, headers: HeaderMap) -> Response {
     let request_id = new_request_id();
-    let found = find(&app, &decoded(id), &headers).map(|file| Json(file.shown()).into_response());
+    let found = find(&app, &id, &headers).map(|file| Json(file.shown()).into_response());
     answered(found, Dialect::LlmEngine, &request_id)
 }
 
-async fn delete(
-    State(app): State<App>,
-    id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-) -> Response {
+async fn delete(State(app): State<App>, Named(id): Named, headers: HeaderMap) -> Response {
     let request_id = new_request_id();
     answered(
-        deleted(&app, &decoded(id), &headers).await,
+        deleted(&app, &id, &headers).await,
         Dialect::LlmEngine,
         &request_id,
     )
@@ -136,11 +127,8 @@ async fn delete(
 async fn deleted(app: &App, id: &str, headers: &HeaderMap) -> Result<Response, ErrorAnswer> {
     let file = find(app, id, headers)?;
     let (files, deleted) = (Arc::clone(&app.batches()?.files), Arc::clone(&file));
-    let result = spawn_blocking(move || files.delete(&deleted)).await;
-    result
-        .map_err(std::io::Error::other)
-        .flatten()
-        .map_err(|error| ErrorAnswer::disk(&error))?;
+    let result = disk::blocking(move || files.delete(&deleted)).await;
+    result.map_err(|error| ErrorAnswer::disk(&error))?;
     let answer = FileDeleted {
         id: file.id.clone(),
         object: "file",

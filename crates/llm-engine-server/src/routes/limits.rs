@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -13,7 +12,7 @@ use schemars::{JsonSchema, Schema, json_schema};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{answered, decoded, new_request_id};
+use super::{Named, answered, new_request_id};
 use crate::App;
 use crate::api::{Api, Operation};
 use crate::arrival::arrival;
@@ -158,10 +157,9 @@ fn level(level: &Level, route: Option<&'static str>) -> QuotaLevel {
 /// What every policy saw of a request. Callers can ask for their own requests, operators for all.
 async fn explain(
     State(gateway): State<Arc<Gateway>>,
-    asked_for: Result<Path<String>, PathRejection>,
+    Named(asked_for): Named,
     headers: HeaderMap,
 ) -> Response {
-    let asked_for = decoded(asked_for);
     let request_id = new_request_id();
     let answer = match authorize(&gateway, &headers) {
         Ok(caller) => match gateway.explain(&asked_for) {

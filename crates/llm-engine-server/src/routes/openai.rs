@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request as HttpRequest, State};
+use axum::extract::{Request as HttpRequest, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
@@ -13,7 +12,7 @@ use llm_engine_gateway::{AnswerBody, Caller, CompleteError, Gateway, ROUTES};
 use llm_engine_wire::openai::{self, Kind, Model, ModelList, Request};
 use serde_json::Value;
 
-use super::{answered, decoded, new_request_id, openai_answer, schema_of};
+use super::{Named, answered, new_request_id, openai_answer, schema_of};
 use crate::App;
 use crate::api::{Api, Operation};
 use crate::arrival::arrival;
@@ -86,12 +85,7 @@ async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Resp
 }
 
 /// The name may have slashes in it.
-async fn model(
-    State(gateway): State<Arc<Gateway>>,
-    name: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-) -> Response {
-    let name = decoded(name);
+async fn model(State(gateway): State<Arc<Gateway>>, Named(name): Named, headers: HeaderMap) -> Response {
     let request_id = new_request_id();
     let found = match authorize(&gateway, &headers) {
         Ok(_) => gateway.resolve(&name).map_err(ErrorAnswer::from),

@@ -6,11 +6,11 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use llm_engine_gateway::{AnswerBody, AnswerStream, CompleteError, Failure, Fault, ROUTES};
 use llm_engine_wire::translate::{to_openai, to_sync_response};
-use llm_engine_wire::v1::{CompletionRequest, RequestError, SyncResponse};
-use llm_engine_wire::validation::{Body, Problem};
+use llm_engine_wire::v1::{CompletionRequest, SyncResponse};
+use llm_engine_wire::validation::Body;
 use serde_json::json;
 
-use super::{answered, content_type, new_request_id, parameter, schema_of};
+use super::{answered, new_request_id, parameter, read_laxly, schema_of};
 use crate::App;
 use crate::api::{Api, Operation};
 use crate::arrival::arrival;
@@ -18,7 +18,7 @@ use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::event_stream::{self, Form};
 use crate::rate_limit_headers;
-use crate::request_body::{read_body, understood};
+use crate::request_body::read_body;
 
 pub(super) fn add_to(api: &mut Api) {
     let dialect = Dialect::LlmEngine;
@@ -92,19 +92,11 @@ async fn answer(
     let gateway = &app.gateway;
     let (parts, body) = request.into_parts();
     let bytes = read_body(gateway, &parts.headers, body).await?;
-    let content_type = content_type(&parts.headers).map(str::to_owned);
     let model = parameter(&parts.uri, "model_endpoint_name");
-    let understand = move |bytes: &[u8]| {
-        let body = Body::read(content_type.as_deref(), bytes)?;
-        Ok(CompletionRequest::read(model.as_deref(), &body))
-    };
-    let request = understood(&bytes, understand).await;
-    let request = request.map_err(|problem: Box<Problem>| ErrorAnswer::unprocessable(vec![*problem]))?;
+    let read = move |body: &Body| CompletionRequest::read(model.as_deref(), body);
+    let request = read_laxly(&parts.headers, &bytes, read).await?;
     let caller = authorize(gateway, &parts.headers)?;
-    let request = request.map_err(|error| match error {
-        RequestError::Invalid(problems) => ErrorAnswer::unprocessable(problems),
-        RequestError::Refused(message) => ErrorAnswer::bad_request("invalid_request", message.to_owned()),
-    })?;
+    let request = request?;
     let route = gateway.resolve(&request.model);
     let route = route.map_err(|error| ErrorAnswer::model_not_found(shape.unknown_model(&error.name)))?;
     let mut request = to_openai(&request, route.chat_template_for_prompts)?;

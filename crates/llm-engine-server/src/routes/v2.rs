@@ -5,16 +5,15 @@ use axum::extract::{Request as HttpRequest, State};
 use axum::response::Response;
 use llm_engine_gateway::ROUTES;
 use llm_engine_wire::openai::Kind;
-use llm_engine_wire::v2::{self, RequestError};
-use llm_engine_wire::validation::{Body, Problem};
+use llm_engine_wire::v2;
 
 use super::openai::Asked;
-use super::{answered, content_type, new_request_id, openai_answer, schema_of};
+use super::{answered, new_request_id, openai_answer, read_laxly, schema_of};
 use crate::App;
 use crate::api::{Api, Operation};
 use crate::authorization::authorize;
 use crate::error_answer::{Dialect, ErrorAnswer};
-use crate::request_body::{read_body, understood};
+use crate::request_body::read_body;
 
 pub(super) fn add_to(api: &mut Api) {
     let operation = |path, summary| {
@@ -55,18 +54,9 @@ async fn answer(
 ) -> Result<Response, ErrorAnswer> {
     let (parts, body) = request.into_parts();
     let bytes = read_body(&app.gateway, &parts.headers, body).await?;
-    let content_type = content_type(&parts.headers).map(str::to_owned);
-    let understand = move |bytes: &[u8]| {
-        let body = Body::read(content_type.as_deref(), bytes)?;
-        Ok(v2::read(kind, &body))
-    };
-    let request = understood(&bytes, understand).await;
-    let request = request.map_err(|problem: Box<Problem>| ErrorAnswer::unprocessable(vec![*problem]))?;
+    let request = read_laxly(&parts.headers, &bytes, move |body| v2::read(kind, body)).await?;
     let caller = authorize(&app.gateway, &parts.headers)?;
-    let request = request.map_err(|error| match error {
-        RequestError::Invalid(problems) => ErrorAnswer::unprocessable(problems),
-        RequestError::Refused(invalid) => invalid.into(),
-    })?;
+    let request = request?;
     let asked = Asked {
         caller,
         request,

@@ -7,7 +7,7 @@ use scripted_upstream::{Collector, Exchange, Span, Upstream, freeze};
 use serde_json::{Value, json};
 use tokio::time::advance;
 
-use crate::harness::{Answer, Log, STREAM, SYNC, Server, chat, metric, piece, prompt, quick};
+use crate::harness::{Answer, Log, STREAM, SYNC, Server, chat, metric, prompt, quick, running_stream};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
@@ -227,18 +227,7 @@ async fn a_stream_that_is_hung_up_ends_its_span() {
     let mut collector = Collector::start().await;
     let mut upstream = Upstream::start().await;
     let server = Server::start(upstream.url(), &telemetry(&collector, "")).await;
-    let (response, stream) = tokio::join!(
-        async {
-            let mut response = server.post(STREAM, &prompt(60)).await;
-            piece(&mut response).await;
-            response
-        },
-        async {
-            let stream = upstream.next().await.stream();
-            stream.text("a");
-            stream
-        }
-    );
+    let (response, stream) = running_stream(&server, &mut upstream, 60).await;
     drop(response);
     stream.hung_up().await;
     let (request, _) = pair(spans(server, &mut collector).await);

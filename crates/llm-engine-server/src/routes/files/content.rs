@@ -2,44 +2,33 @@ use std::fs::File;
 use std::io::{self, Read as _};
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::task::spawn_blocking;
 
-use super::super::{answered, decoded, new_request_id};
+use super::super::{Named, answered, new_request_id};
 use super::find;
 use crate::App;
+use crate::disk;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::files::StoredFile;
 
 const PIECE_BYTES: usize = 256 << 10;
 
 /// The bytes of a file; or, for LLM Engine's clients, a JSON object with its text.
-pub(super) async fn content(
-    State(app): State<App>,
-    id: Result<Path<String>, PathRejection>,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn content(State(app): State<App>, Named(id): Named, headers: HeaderMap) -> Response {
     let request_id = new_request_id();
-    answered(
-        sent(&app, &decoded(id), &headers).await,
-        Dialect::LlmEngine,
-        &request_id,
-    )
+    answered(sent(&app, &id, &headers).await, Dialect::LlmEngine, &request_id)
 }
 
 async fn sent(app: &App, id: &str, headers: &HeaderMap) -> Result<Response, ErrorAnswer> {
     let file = find(app, id, headers)?;
     let path = app.batches()?.files.path(&file.id);
-    let opened = spawn_blocking(move || File::open(path)).await;
-    let opened = opened
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(|error| ErrorAnswer::disk(&error))?;
+    let opened = disk::blocking(move || File::open(path)).await;
+    let opened = opened.map_err(|error| ErrorAnswer::disk(&error))?;
     Ok(if wants_json(headers) {
         as_json(opened, &file)
     } else {

@@ -1,4 +1,4 @@
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use bytes::BytesMut;
 use llm_engine_wire::file::Purpose;
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use schemars::{Schema, SchemaGenerator, json_schema};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::super::{answered, new_request_id};
 use crate::App;
 use crate::authorization::authorize;
+use crate::disk;
 use crate::error_answer::{Dialect, ErrorAnswer};
 use crate::files::{Description, FileError, Files, NewFile, Reservation, StoredFile, new_id};
 use crate::request_body::{BODY, DISCARD_BYTES};
@@ -96,12 +96,12 @@ async fn uploaded(app: &App, parts: &Parts, body: Body) -> Result<Response, Erro
         now: batches.now(),
     };
     let (files, new, reservation) = (Arc::clone(files), upload.new, upload.reservation);
-    let kept = blocking(move || {
+    let kept = disk::blocking(move || {
         let kept = files.keep(new, description);
         drop(reservation);
-        Ok(kept?)
+        kept
     });
-    let file: Arc<StoredFile> = kept.await?;
+    let file: Arc<StoredFile> = kept.await.map_err(|error| ErrorAnswer::disk(&error))?;
     Ok(Json(file.shown()).into_response())
 }
 
@@ -166,7 +166,8 @@ async fn read_file(
     let filename = name(field.file_name().unwrap_or_default());
     let mut reservation = files.reserve(owner)?;
     let (all, owner) = (Arc::clone(files), owner.to_owned());
-    let mut new = blocking(move || Ok(all.create(&owner, new_id())?)).await?;
+    let new = disk::blocking(move || all.create(&owner, new_id())).await;
+    let mut new = new.map_err(|error| ErrorAnswer::disk(&error))?;
     let mut gathered = BytesMut::new();
     loop {
         let piece = in_time(field.chunk()).await?;
@@ -177,11 +178,8 @@ async fn read_file(
         }
         if gathered.len() >= PIECE_BYTES || is_last {
             let bytes: Bytes = gathered.split().freeze();
-            new = blocking(move || {
-                new.write_all(&bytes)?;
-                Ok(new)
-            })
-            .await?;
+            let written = disk::blocking(move || new.write_all(&bytes).map(|()| new)).await;
+            new = written.map_err(|error| ErrorAnswer::disk(&error))?;
         }
         if is_last {
             return Ok((filename, new, reservation));
@@ -230,13 +228,6 @@ async fn discard(form: &mut Multipart<'_>) {
     while let Ok(Some(mut field)) = in_time(form.next_field()).await {
         while let Ok(Some(_)) = in_time(field.chunk()).await {}
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
-) -> Result<T, ErrorAnswer> {
-    let done = spawn_blocking(work).await;
-    Ok(done.map_err(|error| FileError::Io(io::Error::other(error)))??)
 }
 
 fn wrong(message: impl Into<String>) -> ErrorAnswer {
