@@ -138,6 +138,11 @@ impl Object {
         found.ok().map(|found| &self.fields[self.by_name[found]])
     }
 
+    /// The names of the fields.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|field| field.name.as_str())
+    }
+
     /// The JSON of a field, as it came.
     #[must_use]
     pub fn json(&self, name: &str) -> Option<&str> {
@@ -220,7 +225,7 @@ fn push(text: &mut String, name: &str, json: &str) {
 }
 
 /// Appends a text as JSON.
-fn push_string(text: &mut String, string: &str) {
+pub(crate) fn push_string(text: &mut String, string: &str) {
     if string
         .bytes()
         .all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')

@@ -2,12 +2,14 @@
 //!
 //! Fields that the engine acts on are read and checked here; every other field passes through untouched.
 
+mod assembly;
 mod batch;
 mod error;
 mod request;
 mod response;
 mod schema;
 
+pub use assembly::{Assembly, AssemblyError};
 pub use batch::{
     BATCH_ENDPOINTS, Batch, BatchError, BatchErrors, BatchList, BatchRequest, BatchStatus, COMPLETION_WINDOW,
     RequestCounts,

@@ -1,9 +1,13 @@
 //! LLM Engine's own first API: `/v1/llm/completions-sync` and `/v1/llm/completions-stream`.
 
+mod answer;
 mod endpoint;
 mod request;
 mod response;
+mod upstream;
 
+pub use answer::{AnswerError, AnswerReader};
 pub use endpoint::{Endpoint, EndpointList, EndpointStatus};
 pub use request::{CompletionRequest, Guided, RequestError};
 pub use response::{Frame, Output, StreamError, StreamErrorContent, StreamOutput, SyncResponse, TokenOutput};
+pub use upstream::Unsayable;

@@ -107,6 +107,15 @@ pub struct InvalidRequest {
     pub param: Option<&'static str>,
 }
 
+/// Fields without which an answer can be streamed; the last of them is vLLM's, whose streams don't carry it back.
+const NOT_STREAMED: [&str; 5] = [
+    "audio",
+    "echo",
+    "use_beam_search",
+    "prompt_logprobs",
+    "kv_transfer_params",
+];
+
 fn invalid(param: &'static str, message: impl Into<String>) -> InvalidRequest {
     InvalidRequest {
         message: message.into(),
@@ -210,6 +219,11 @@ impl Request {
         self.fields.value(name).filter(|value| !value.is_null())
     }
 
+    /// The names of all fields, in the order in which the caller sent them.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.names()
+    }
+
     /// How much is said in the field of that name.
     #[must_use]
     pub fn texts(&self, name: &str) -> Texts {
@@ -243,6 +257,20 @@ impl Request {
             _ => 1,
         };
         self.sampling.n.unwrap_or(1).max(best_of).saturating_mul(prompts)
+    }
+
+    /// Whether the answer can be asked for as a stream and put together without a loss: some of what may be asked for is not
+    /// streamed, or not in the same words.
+    #[must_use]
+    pub fn can_be_streamed(&self) -> bool {
+        let is_off = |name: &str| matches!(self.fields.json(name), None | Some("null" | "false"));
+        let best_of = self.field("best_of").map_or(Some(1.0), Value::as_f64);
+        let modalities = self.field("modalities").and_then(Value::as_array);
+        let has_audio = modalities.is_some_and(|all| all.iter().any(|one| one == "audio"));
+        self.kind != Kind::Embedding
+            && best_of.is_some_and(|best_of| best_of <= 1.0)
+            && !has_audio
+            && NOT_STREAMED.iter().all(|name| is_off(name))
     }
 
     /// The body to send to a deployment: the caller's fields under the deployment's own model name, with the output

@@ -4,16 +4,17 @@
 
 use fuzz_input::{Input, check};
 use llm_engine_wire::batch_completions::{BatchCompletionsRequest, Version};
-use llm_engine_wire::openai::{BatchRequest, Chunk, Kind, Request, Response, Upstream, Usage};
+use llm_engine_wire::openai::{Assembly, BatchRequest, Chunk, Kind, Request, Response, Upstream, Usage};
 use llm_engine_wire::said::Said;
 use llm_engine_wire::sse::{Decoder, MAX_EVENT_BYTES};
 use llm_engine_wire::translate::{to_frame, to_openai, to_sync_response};
-use llm_engine_wire::v1::CompletionRequest;
+use llm_engine_wire::v1::{AnswerReader, CompletionRequest};
 use llm_engine_wire::v2;
 use llm_engine_wire::validation::Body;
 use llm_engine_wire::worker::{CancelRequest, CancelResponse, TokenizeRequest, TokenizeResponse};
 use serde::Deserialize as _;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 const OPENAI: [&str; 4] = [
     r#"{"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "stream": true, "stream_options": {"include_usage": true}, "stop": ["a"], "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}], "x": 1}"#,
@@ -48,9 +49,16 @@ const ERRORS: [&str; 4] = [
     "<html>502</html>",
 ];
 
-const ANSWERS: [&str; 2] = [
+const V1_ANSWERS: [&str; 3] = [
+    r#"{"request_id": "r", "output": {"text": "a", "num_prompt_tokens": 1, "num_completion_tokens": 2, "tokens": [{"token": "a", "log_prob": -0.5}]}}"#,
+    r#"{"request_id": "r", "output": {"text": "a", "finished": true, "num_prompt_tokens": 1, "num_completion_tokens": 2, "token": {"token": "a", "log_prob": -0.5}}, "error": null}"#,
+    r#"{"request_id": "r", "output": null, "error": {"status_code": 500, "content": {"error": "e", "timestamp": "t"}}}"#,
+];
+
+const ANSWERS: [&str; 3] = [
     r#"{"id": "x", "created": 1, "model": "m", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "a"}, "finish_reason": null}], "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}"#,
     r#"{"id": "x", "created": 1, "model": "m", "choices": [{"index": 1, "text": "a", "finish_reason": "stop", "logprobs": {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"a": -0.5}], "text_offset": [0]}}]}"#,
+    r#"{"id": "x", "choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{\"a\": "}}, {"index": 1, "function": {"arguments": null}}, 5], "x": [1, [], {"index": -1}], "y": {"z": "t"}}, "logprobs": {"content": [{"token": "a"}], "refusal": null}}], "x": 1.50}"#,
 ];
 
 const WORKER: [&str; 4] = [
@@ -183,6 +191,32 @@ fn chunks_and_answers_of_an_upstream() {
         if let Ok(value) = serde_json::from_slice::<Value>(&bytes) {
             let _ = Usage::deserialize(&value["usage"]);
         }
+    });
+}
+
+/// What was put together is JSON, or it was said that it can't be.
+#[test]
+fn answers_put_together() {
+    check!(|input: &Input| {
+        let bytes = input.bytes(&ANSWERS);
+        let Ok(text) = std::str::from_utf8(&bytes) else {
+            return;
+        };
+        let mut assembly = Assembly::new(kind(input.choice));
+        if assembly.add(text).and_then(|()| assembly.add(text)).is_ok() {
+            let answer = assembly.finish("m", Usage::default());
+            serde_json::from_str::<&RawValue>(&answer).expect("the answer is JSON");
+        }
+    });
+}
+
+#[test]
+fn answers_of_a_v1_upstream() {
+    check!(|input: &Input| {
+        let bytes = input.bytes(&V1_ANSWERS);
+        let mut reader = AnswerReader::new(&CompletionRequest::new("m", "p", 2, 0.5), 1);
+        let _ = reader.whole(&bytes);
+        let _ = reader.event(&bytes);
     });
 }
 

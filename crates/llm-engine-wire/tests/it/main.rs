@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod assembly;
+mod assembly_splits;
 mod chunks;
 mod fuzz;
 mod json;
@@ -15,5 +17,6 @@ mod sse;
 mod translate;
 mod upstream_body;
 mod v1_request;
+mod v1_upstream;
 mod v2_request;
 mod wire_forms;

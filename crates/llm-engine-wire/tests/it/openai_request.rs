@@ -289,3 +289,40 @@ fn an_embedding_has_an_input_and_everything_else_is_the_deployment_s() {
         assert_eq!(refused.param, Some("input"), "{input}");
     }
 }
+
+#[test]
+fn an_answer_can_be_streamed_unless_something_of_it_is_not() {
+    let can = |kind: Kind, more: Value| parse(kind, &more).unwrap().can_be_streamed();
+    for (kind, more) in [
+        (Kind::Chat, json!({})),
+        (Kind::Completion, json!({})),
+        (
+            Kind::Chat,
+            json!({ "n": 3, "logprobs": true, "tools": [], "modalities": ["text"], "audio": null }),
+        ),
+        (
+            Kind::Completion,
+            json!({ "suffix": "s", "best_of": 1, "echo": false, "logprobs": 2, "n": 2 }),
+        ),
+        (
+            Kind::Completion,
+            json!({ "best_of": null, "use_beam_search": false, "prompt_logprobs": null }),
+        ),
+    ] {
+        assert!(can(kind, more.clone()), "{more}");
+    }
+    assert!(!can(Kind::Embedding, json!({})));
+    for more in [
+        json!({ "best_of": 2 }),
+        json!({ "best_of": "2" }),
+        json!({ "echo": true }),
+        json!({ "use_beam_search": true }),
+        json!({ "prompt_logprobs": 0 }),
+        json!({ "modalities": ["text", "audio"] }),
+        json!({ "audio": { "voice": "v" } }),
+        json!({ "kv_transfer_params": {} }),
+    ] {
+        assert!(!can(Kind::Completion, more.clone()), "{more}");
+        assert!(!can(Kind::Chat, more.clone()), "{more}");
+    }
+}
