@@ -1,7 +1,7 @@
 //! The messages that cross the network, and pure translation between dialects.
 //!
 //! - [`openai`]: OpenAI's chat completions and completions, as callers send them and as deployments answer them
-//! - [`v1`]: LLM Engine's own first API, checked the way its public servers check it
+//! - [`v1`]: LLM Engine's own first API, checked the way its public servers check it; and as deployments speak it
 //! - [`v2`]: LLM Engine's second API, which is OpenAI's with the checks of the first
 //! - [`batch_completions`]: LLM Engine's batches
 //! - [`file`](mod@file): files on the server, for the clients of both dialects

@@ -1,4 +1,5 @@
-//! LLM Engine's own first API: `/v1/llm/completions-sync` and `/v1/llm/completions-stream`.
+//! LLM Engine's own first API: `/v1/llm/completions-sync` and `/v1/llm/completions-stream`, as callers speak it, and to deployments
+//! that speak it.
 
 mod answer;
 mod endpoint;

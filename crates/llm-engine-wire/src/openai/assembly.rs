@@ -96,7 +96,7 @@ impl Assembly {
             match name {
                 "model" => push_string(&mut text, model),
                 "choices" => push_list(&mut text, self.choices.values(), |text, choice| {
-                    choice.write(text)
+                    choice.write(text);
                 }),
                 "usage" if part.is_null() => text.push_str(&json!(usage).to_string()),
                 _ => part.write(&mut text),

@@ -35,8 +35,8 @@ pub(super) struct Fields(Vec<(String, Part)>);
 #[derive(Debug)]
 pub(super) struct Room(usize);
 
-/// The fields of a message that are no text, of which more might come.
-const NOT_TEXT: [&str; 4] = ["role", "type", "id", "name"];
+/// Texts of a message that come as a whole.
+const WHOLE_TEXTS: [&str; 4] = ["role", "type", "id", "name"];
 /// Objects within objects are looked into so deep; what is deeper is taken as a whole.
 const DEEPEST: usize = 16;
 /// No answer has objects of so many fields, which are looked through for each that comes.
@@ -69,7 +69,8 @@ impl Part {
             Self::Last(last) => {
                 room.give(last.len());
                 room.take(json.len())?;
-                json.clone_into(last);
+                // Not into the old one, which would stay as large as it ever was.
+                *last = json.to_owned();
                 Ok(())
             }
             _ => {
@@ -97,8 +98,8 @@ impl Part {
     fn merge_to(&mut self, depth: usize, name: &str, json: &str, room: &mut Room) -> Done {
         match json.as_bytes().first() {
             // Some servers say an empty one from the second chunk on.
-            Some(b'"') if NOT_TEXT.contains(&name) && json == r#""""# && !self.is_null() => Ok(()),
-            Some(b'"') if NOT_TEXT.contains(&name) => self.set(json, room),
+            Some(b'"') if WHOLE_TEXTS.contains(&name) && json == r#""""# && !self.is_null() => Ok(()),
+            Some(b'"') if WHOLE_TEXTS.contains(&name) => self.set(json, room),
             Some(b'"') => {
                 let added = inside(json);
                 room.take(added.len())?;
