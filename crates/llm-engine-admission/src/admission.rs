@@ -15,7 +15,7 @@ use crate::law::Law;
 use crate::promises::Promises;
 use crate::queue::{FairQueue, Waiting};
 use crate::unloaded::Unloaded;
-use crate::{Arrival, Limit, Place, Queued, Request, Saturated, Standing, Turn};
+use crate::{Arrival, Class, Limit, Place, Queued, Request, Saturated, Standing, Turn};
 use room::{MOST_TOKENS, QUIET};
 
 /// What an [`Admission`] is made with.
@@ -40,6 +40,8 @@ pub struct Admission {
     /// When each of the queue is refused at the latest.
     until: BTreeSet<(Time, u64)>,
     running: BTreeMap<u64, Running>,
+    /// How many of these nobody waits for.
+    of_batches: usize,
     next_key: u64,
     awaited: Awaited,
     unloaded: HashMap<u32, Unloaded, FixedState>,
@@ -67,6 +69,7 @@ pub struct Admission {
 #[derive(Debug)]
 struct Running {
     caller: u32,
+    class: Class,
     charge: u64,
     input_tokens: u64,
     /// Tokens of its answer so far.
@@ -99,6 +102,7 @@ impl Admission {
             queue: FairQueue::new(),
             until: BTreeSet::new(),
             running: BTreeMap::new(),
+            of_batches: 0,
             next_key: 0,
             awaited: Awaited::default(),
             unloaded: HashMap::default(),
@@ -118,7 +122,7 @@ impl Admission {
         }
     }
 
-    /// A request arrives.
+    /// A request arrives. If it is queued, its turn may have come already.
     ///
     /// # Errors
     /// [`Saturated`] if it would have to wait for too long.
@@ -131,12 +135,12 @@ impl Admission {
             .fingerprint
             .and_then(|fingerprint| self.promises.find(now, request.subject, fingerprint));
         self.keep_room(now, caller);
-        if self.queue.is_empty() && self.has_room(caller, request.input_tokens) {
+        if self.queue.is_empty() && self.has_room(caller, request.class, request.input_tokens) {
             if let Some(claim) = claim {
                 self.promises.end(claim.id, claim.is_due.then_some(true));
             }
             self.queue.pass(caller, charge);
-            let place = self.take_place(caller, charge, request.input_tokens);
+            let place = self.take_place(caller, request.class, charge, request.input_tokens);
             return Ok(Arrival::Place(place));
         }
         let is_promised = claim.is_some_and(|claim| claim.is_due);
@@ -148,10 +152,7 @@ impl Admission {
         if let Some(claim) = claim {
             self.promises.end(claim.id, is_promised.then_some(true));
         }
-        let patience = now + self.longest_wait(is_promised).mul_f64(PATIENCE);
-        let until = request
-            .deadline
-            .map_or(patience, |deadline| deadline.min(patience));
+        let until = self.until(now, request, is_promised);
         let key = self.queue.push(Waiting {
             subject: request.subject,
             class: request.class,
@@ -176,12 +177,13 @@ impl Admission {
             return Some(Turn::Refused(Queued { key }, self.waited(&waiting)));
         }
         let (_, next) = self.queue.next()?;
-        if !self.has_room(next.subject.caller, next.input_tokens) {
+        if !self.has_room(next.subject.caller, next.class, next.input_tokens) {
             return None;
         }
         let (key, waiting) = self.queue.pop()?;
         self.until.remove(&(waiting.until, key));
-        let place = self.take_place(waiting.subject.caller, waiting.charge, waiting.input_tokens);
+        let caller = waiting.subject.caller;
+        let place = self.take_place(caller, waiting.class, waiting.charge, waiting.input_tokens);
         Some(Turn::Place(Queued { key }, place))
     }
 
@@ -268,6 +270,7 @@ impl Admission {
         if let Some(sent) = running.sent {
             self.awaited.remove(place.key, sent.due);
         }
+        self.of_batches -= usize::from(running.class == Class::Batch);
         self.charged -= running.charge;
         self.tokens -= running.input_tokens + running.written;
         let served = charge(input_tokens, output_tokens);
@@ -302,6 +305,3 @@ impl Admission {
         output.min(most)
     }
 }
-
-/// After so many times as long as was allowed for, a queued request is refused.
-const PATIENCE: f64 = 1.5;

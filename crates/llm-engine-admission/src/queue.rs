@@ -31,6 +31,8 @@ pub(crate) struct FairQueue {
     /// How far below that a caller may be.
     credit: i64,
     waiting: HashMap<u64, Waiting, FixedState>,
+    /// How many these are, by their class.
+    of_class: [usize; Class::COUNT],
     next: u64,
     backlogs: [Backlog; LANES],
 }
@@ -75,6 +77,7 @@ impl FairQueue {
             floor: 0,
             credit: 0,
             waiting: HashMap::default(),
+            of_class: [0; Class::COUNT],
             next: 0,
             backlogs: std::array::from_fn(|_| Backlog::new()),
         }
@@ -87,6 +90,10 @@ impl FairQueue {
 
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    pub(crate) fn of_class(&self, class: Class) -> usize {
+        self.of_class[class as usize]
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -149,6 +156,7 @@ impl FairQueue {
         caller.backlog[lane] += charge;
         self.backlogs[lane].change(before, caller.backlog[lane]);
         self.waiting.insert(key, request);
+        self.of_class[class as usize] += 1;
         key
     }
 
@@ -249,6 +257,7 @@ impl FairQueue {
 
     fn take(&mut self, key: u64) -> Option<Waiting> {
         let request = self.waiting.remove(&key)?;
+        self.of_class[request.class as usize] -= 1;
         let lane = lane(request.class, request.is_promised);
         let id = request.subject.caller;
         let caller = self.callers.get_mut(&id)?;

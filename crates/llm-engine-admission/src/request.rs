@@ -25,7 +25,8 @@ pub enum Class {
     /// Somebody waits for it.
     #[default]
     Interactive,
-    /// Nobody does, such as for a row of a batch.
+    /// Nobody does, such as for a row of a batch: it is never refused for the time that it would wait, and those that run leave a
+    /// quarter of the places to the first class.
     Batch,
 }
 

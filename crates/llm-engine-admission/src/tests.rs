@@ -263,7 +263,7 @@ proptest! {
                     let class = if batch { Class::Batch } else { Class::Interactive };
                     match admission.arrive(now, &Request { class, ..request(caller, digest) }) {
                         Ok(Arrival::Place(place)) => places.push(place),
-                        Ok(Arrival::Queued(key)) => waiting.push(key),
+                        Ok(Arrival::Queued(key)) => waiting.push((key, class)),
                         Err(saturated) => assert!(saturated.wait > Duration::ZERO),
                     }
                 }
@@ -276,7 +276,7 @@ proptest! {
                     admission.end(now, place, 500, output);
                 }
                 Call::Cancel(which) if !waiting.is_empty() => {
-                    admission.cancel(waiting.swap_remove(which % waiting.len()));
+                    admission.cancel(waiting.swap_remove(which % waiting.len()).0);
                 }
                 Call::Wait(millis) => now = now + Duration::from_millis(millis),
                 _ => {}
@@ -289,13 +289,17 @@ proptest! {
                     }
                     Turn::Refused(key, _) => key,
                 };
-                let position = waiting.iter().position(|other| *other == key);
+                let position = waiting.iter().position(|(other, _)| *other == key);
                 waiting.swap_remove(position.expect("it waits"));
             }
             let standing = admission.standing();
             assert_eq!((standing.in_flight, standing.queued), (places.len(), waiting.len()));
             assert!((2..=8).contains(&standing.limit));
-            assert!(waiting.is_empty() || standing.in_flight >= standing.limit);
+            let somebody_waits = waiting.iter().any(|(_, class)| *class == Class::Interactive);
+            assert!(!somebody_waits || standing.in_flight >= standing.limit);
+            // Rows leave a quarter free.
+            let all_but_free = standing.limit - standing.limit.div_ceil(4);
+            assert!(waiting.is_empty() || standing.in_flight >= all_but_free.max(1));
         }
     }
 }

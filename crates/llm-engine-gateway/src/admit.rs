@@ -137,7 +137,8 @@ impl Limits {
             };
             let until = not_now.hold.and_then(|longest| {
                 let until = Instant::now() + not_now.refusal.retry_after?;
-                (until <= begun + longest).then_some(until)
+                let is_in_time = ask.arrival.deadline.is_none_or(|deadline| until < deadline);
+                (is_in_time && until <= begun + longest).then_some(until)
             });
             if held.is_none() && until.is_some() {
                 held = self.hold(ask);
@@ -199,6 +200,16 @@ impl Limits {
                 })
             }
         }
+    }
+
+    /// Admits what nobody asks for again: no time is kept for it, and nobody is told how the limits stand.
+    pub(crate) fn take(self: &Arc<Self>, cost: Cost) -> Result<Permit, Refusal> {
+        let admitted = self.state().limiter.admit(self.now(), Subject::default(), cost);
+        Ok(Permit {
+            limits: Arc::clone(self),
+            reservation: Some(admitted?),
+            counted: Cost::NOTHING,
+        })
     }
 
     fn hold(self: &Arc<Self>, ask: Ask<'_>) -> Option<Held> {

@@ -2,6 +2,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use llm_engine_limit::{Fingerprint, User};
 
@@ -33,6 +34,8 @@ pub struct Arrival<'a> {
     pub fingerprint: Fingerprint,
     /// How long the caller is willing to wait in the server instead of being refused.
     pub wait: Duration,
+    /// When its caller gives up.
+    pub deadline: Option<Instant>,
     /// How large it is.
     pub bytes: usize,
     /// The trace that it belongs to, if its caller names one.
@@ -54,9 +57,15 @@ impl<'a> Arrival<'a> {
                 is_unique: true,
             },
             wait: Duration::ZERO,
+            deadline: None,
             bytes: 0,
             trace: None,
         }
+    }
+
+    /// Whether its caller has given up.
+    pub(crate) fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
     pub(crate) fn route_number(&self) -> u32 {

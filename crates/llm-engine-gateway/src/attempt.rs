@@ -5,11 +5,13 @@ use http::Response;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use llm_engine_wire::object::{self, Object};
-use llm_engine_wire::openai::{Kind, Request, Usage};
+use llm_engine_wire::openai::{Request, Usage};
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer_error::error_in;
-use crate::price::{Price, estimate_output_tokens};
+use crate::choose::Tried;
+use crate::deployment::{Deployment, Told};
+use crate::price::estimate_output_tokens;
 use crate::settle::Running;
 use crate::stream::{AnswerStream, Patience};
 use crate::{AnswerBody, Failure, Route};
@@ -19,74 +21,133 @@ const WHOLE_ANSWER: Duration = Duration::from_secs(600);
 /// The longest answer that is not streamed.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 
-/// Sends the request to the route's deployment and returns when its answer has begun: the first token of a stream, or
-/// the whole of an answer that is not streamed. Until then nothing has been said to the caller, who can be told of a
-/// failure by an HTTP status.
-pub(crate) async fn attempt(
-    route: &Route,
-    request: &Request,
-    price: Price,
-    request_id: &str,
-    mut running: Running,
-) -> Result<AnswerBody, Failure> {
-    let stream = request.kind != Kind::Embedding && (request.stream || route.deployment.prefers_stream());
-    let trace = running.sent(price.cost.input_tokens, stream);
-    let timeouts = route.deployment.timeouts;
-    let total = timeouts.total.unwrap_or(WHOLE_ANSWER);
-    let patience = if stream {
-        timeouts.first_token.min(timeouts.total.unwrap_or(Duration::MAX))
-    } else {
-        total
-    };
-    let begun = Instant::now();
-    let deadline = begun + patience;
-    let head = route
-        .deployment
-        .generate(request, price.max_output_tokens, stream, (request_id, trace));
-    let response = match running.unless_cut_off(within(deadline, patience, head)).await {
-        Ok(response) => response,
-        Err(failure) => {
-            if let Failure::Misconfigured(reason) = &failure {
-                tracing::error!(
-                    model = route.name,
-                    reason,
-                    "the deployment can't be used as it is configured"
-                );
+/// A request on its way to deployments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sending<'a> {
+    pub(crate) route: &'a Route,
+    pub(crate) request: &'a Request,
+    /// The name of the model as its caller shall see it.
+    pub(crate) public_model: &'a str,
+    pub(crate) request_id: &'a str,
+    /// When its caller gives up.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Sending<'_> {
+    /// Sends the request to the deployment that was chosen for it and returns when its answer has begun: the first token of a
+    /// stream, or the whole of an answer that is not streamed. Until then nothing has been said to the caller: where a deployment
+    /// fails another one is asked, and the caller is told of a failure only if that is of no use.
+    ///
+    /// A failed request is handed back unless it has been settled.
+    pub(crate) async fn answer(self, mut running: Running) -> Result<AnswerBody, (Failure, Running)> {
+        let mut tried = Tried::default();
+        self.route.count_request();
+        loop {
+            let deployment = running.deployment();
+            let failure;
+            (failure, running) = match self.attempt(&deployment, running).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            running.attempt_failed(&failure);
+            tried.add(&deployment);
+            let is_late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if is_late || !failure.is_of_the_deployment() || !self.route.has_untried(tried) {
+                return Err((failure, running));
             }
-            running.failed(&failure, false);
-            return Err(failure);
+            let cost = running.price().cost;
+            let Ok(chosen) = self.route.choose(cost, tried, running.has_place()) else {
+                return Err((failure, running));
+            };
+            if !self.route.may_retry(&failure) {
+                return Err((failure, running));
+            }
+            running.goes_to(chosen);
         }
-    };
-    if stream {
-        let body = response.into_body();
-        let rest = Patience {
-            between: timeouts.between_tokens,
-            end: timeouts.total.map(|total| (begun + total, total)),
-        };
-        let stream = AnswerStream::begin(running, body, request, price.cost.input_tokens, rest);
-        let stream = stream.with_first_event(deadline, patience).await?;
-        return Ok(AnswerBody::Stream(Box::new(stream)));
     }
-    match running
-        .unless_cut_off(within(deadline, patience, whole(response)))
-        .await
-    {
-        Ok(answer) => {
-            running.answered_by(|| serde_json::from_str(answer.json("model")?).ok());
-            match answer.json("usage").map(serde_json::from_str) {
-                Some(Ok(usage)) => running.count(usage, false),
-                Some(Err(_)) | None => {
-                    let output_tokens = estimate_output_tokens(&answer).min(price.cost.output_tokens);
-                    running.count(Usage::new(price.cost.input_tokens, output_tokens), true);
+
+    async fn attempt(
+        self,
+        deployment: &Deployment,
+        mut running: Running,
+    ) -> Result<AnswerBody, (Failure, Running)> {
+        let request = self.request;
+        let price = running.price();
+        let stream = deployment.streams(request);
+        let trace = running.sent(price.cost.input_tokens, stream);
+        let timeouts = deployment.timeouts;
+        let total = timeouts.total.unwrap_or(WHOLE_ANSWER);
+        let begun = Instant::now();
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(begun));
+        let within_left = |patience: Duration| left.map_or(patience, |left| left.min(patience));
+        let patience = within_left(if stream {
+            timeouts.first_token.min(timeouts.total.unwrap_or(Duration::MAX))
+        } else {
+            total
+        });
+        let deadline = begun + patience;
+        let told = Told {
+            request_id: self.request_id,
+            left,
+            trace,
+        };
+        let head = deployment.generate(request, price.max_output_tokens, stream, told);
+        let response = match running.unless_cut_off(within(deadline, patience, head)).await {
+            Ok(response) => response,
+            Err(failure) => {
+                if let Failure::Misconfigured(reason) = &failure {
+                    tracing::error!(
+                        model = self.route.name,
+                        reason,
+                        "the deployment can't be used as it is configured"
+                    );
                 }
+                return Err((failure, running));
             }
-            running.completed();
-            let model = object::string(&request.model);
-            Ok(AnswerBody::Whole(answer.with(&[("model", Some(&model))])))
+        };
+        if stream {
+            let end = timeouts.total.or(left).map(within_left);
+            let rest = Patience {
+                between: timeouts.between_tokens,
+                end: end.map(|total| (begun + total, total)),
+            };
+            let named = (request, self.public_model);
+            let body = response.into_body();
+            let is_kept = !request.stream && deployment.is_remote();
+            let mut answer = AnswerStream::begin(running, body, named, price.cost.input_tokens, rest);
+            if is_kept {
+                answer = answer.keep();
+            }
+            let first = answer.first_event(deadline, patience).await;
+            if !is_kept {
+                return match first {
+                    Ok(()) => Ok(AnswerBody::Stream(Box::new(answer))),
+                    Err(failure) => Err(answer.failed(failure)),
+                };
+            }
+            return match first {
+                Ok(()) => answer.whole().await.map(AnswerBody::Whole),
+                Err(failure) => Err(answer.failed(failure)),
+            };
         }
-        Err(failure) => {
-            running.failed(&failure, false);
-            Err(failure)
+        match running
+            .unless_cut_off(within(deadline, patience, whole(response)))
+            .await
+        {
+            Ok(answer) => {
+                running.answered_by(|| serde_json::from_str(answer.json("model")?).ok());
+                match answer.json("usage").map(serde_json::from_str) {
+                    Some(Ok(usage)) => running.count(usage, false),
+                    Some(Err(_)) | None => {
+                        let output_tokens = estimate_output_tokens(&answer).min(price.cost.output_tokens);
+                        running.count(Usage::new(price.cost.input_tokens, output_tokens), true);
+                    }
+                }
+                running.completed();
+                let model = object::string(self.public_model);
+                Ok(AnswerBody::Whole(answer.with(&[("model", Some(&model))])))
+            }
+            Err(failure) => Err((failure, running)),
         }
     }
 }

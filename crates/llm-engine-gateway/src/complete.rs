@@ -1,10 +1,13 @@
 use std::time::Duration;
 
+use llm_engine_admission::Request as Wanted;
+use llm_engine_limit::Cost;
 use llm_engine_wire::openai::Request;
 
 use crate::admit::{Ask, subject};
-use crate::attempt::attempt;
-use crate::price::{Price, price};
+use crate::attempt::Sending;
+use crate::choose::{Chosen, Tried};
+use crate::price::price;
 use crate::report::Record;
 use crate::settle::Running;
 use crate::stream::AnswerStream;
@@ -66,16 +69,25 @@ impl CompleteError {
 /// A request that may be sent now: its permit and its place are taken, and given back where this is dropped.
 #[derive(Debug)]
 pub struct Admitted<'a> {
-    route: &'a Route,
-    request: &'a Request,
-    request_id: &'a str,
-    price: Price,
+    sending: Sending<'a>,
     running: Running,
 }
 
+/// Why a model does not answer.
+enum NotAnswered {
+    NotAdmitted {
+        error: CompleteError,
+        record: Record,
+        /// Whether another model might: it is not the caller that has had enough.
+        is_of_the_model: bool,
+    },
+    Failed(Failure, Running),
+}
+
 impl Gateway {
-    /// Carries one request to the first token of its answer: price, admit, wait, attempt. What follows, up to settling
-    /// and reporting, happens as the answer is read or dropped.
+    /// Carries one request to the first token of its answer: price, admit, wait, choose, attempt. What follows, up to settling
+    /// and reporting, happens as the answer is read or dropped. If its model can't answer, all of it begins anew with the first
+    /// of the model's fallbacks, and so on.
     ///
     /// # Errors
     /// [`CompleteError::Refused`] has reserved nothing; [`CompleteError::Failed`] is settled.
@@ -86,11 +98,37 @@ impl Gateway {
         request: &Request,
         arrival: &Arrival<'_>,
     ) -> Result<AnswerBody, CompleteError> {
-        let admitted = self.admit(caller, route, request, arrival, Priority::Interactive);
-        admitted.await?.answer().await
+        let mut fallbacks = route.fallbacks.iter();
+        let mut record = self.record(caller, route, request, arrival);
+        let mut sending = Sending {
+            route,
+            request,
+            public_model: &request.model,
+            request_id: arrival.request_id,
+            deadline: arrival.deadline,
+        };
+        loop {
+            let answer = async {
+                let running = self.prepare(caller, sending, arrival, Priority::Interactive, record).await?;
+                sending.answer(running).await.map_err(NotAnswered::failed)
+            };
+            let not_answered = match answer.await {
+                Ok(answer) => return Ok(answer),
+                Err(not_answered) => not_answered,
+            };
+            let next = fallbacks.next().filter(|_| not_answered.another_might());
+            let Some(next) = next.filter(|_| !arrival.is_late()) else {
+                return Err(not_answered.end());
+            };
+            sending.route = self.routes.at(*next);
+            sending.public_model = &sending.route.name;
+            record = not_answered.into_record();
+            record.falls_back_to(sending.route);
+        }
     }
 
-    /// The first half of [`Self::complete`], for who must know when a request is admitted: price, admit, wait.
+    /// The first half of [`Self::complete`], for who must know when a request is admitted: price, admit, wait, choose. No
+    /// other model is asked.
     ///
     /// # Errors
     /// As there.
@@ -102,16 +140,42 @@ impl Gateway {
         arrival: &Arrival<'a>,
         priority: Priority,
     ) -> Result<Admitted<'a>, CompleteError> {
-        let at = (self.wall_clock)();
+        let record = self.record(caller, route, request, arrival);
+        let sending = Sending {
+            route,
+            request,
+            public_model: &request.model,
+            request_id: arrival.request_id,
+            deadline: arrival.deadline,
+        };
+        let running = self.prepare(caller, sending, arrival, priority, record).await;
+        let running = running.map_err(NotAnswered::end)?;
+        Ok(Admitted { sending, running })
+    }
+
+    fn record(&self, caller: &Caller, route: &Route, request: &Request, arrival: &Arrival<'_>) -> Record {
         let trace = Trace::begin(self.telemetry.as_ref(), request, arrival);
-        let mut record = Record::begin(&self.explanations, arrival, caller, route, (at, trace));
+        Record::begin(&self.explanations, arrival, caller, route, (self.now(), trace))
+    }
+
+    /// All that comes before a request is sent.
+    async fn prepare(
+        &self,
+        caller: &Caller,
+        Sending { route, request, .. }: Sending<'_>,
+        arrival: &Arrival<'_>,
+        priority: Priority,
+        mut record: Record,
+    ) -> Result<Running, NotAnswered> {
         // Shutting down waits also for those that wait for a place.
         let _token = self.requests.tasks.token();
         let subject = subject(caller, route, arrival);
+        let mut is_of_the_model = false;
         let prepared = async {
             self.refuse_while_draining()?;
+            is_of_the_model = true;
             // Before the policies, which would take a booked time for it.
-            route.deployment.refuse_while_cooling()?;
+            route.refuse_while_none_can_be_asked()?;
             // Asked only about a request that names no maximum: it takes the limiter's lock.
             let learns = || self.limits.learns_output(subject);
             let price = price(route, request, self.limits.counts_input(), learns).await;
@@ -120,41 +184,59 @@ impl Gateway {
                 cost: price.cost,
                 arrival,
             };
+            is_of_the_model = false;
             let permit = self.unless_cut_off(self.limits.admit(ask, &mut record)).await??;
-            match self.place(route, priority).await {
-                Ok(place) => Ok((price, permit, place)),
+            is_of_the_model = true;
+            let wanted = Wanted {
+                subject,
+                class: priority.into(),
+                input_tokens: price.cost.input_tokens,
+                most_output_tokens: price.cost.output_tokens,
+                deadline: arrival.deadline.map(|deadline| route.pool.time(deadline)),
+                fingerprint: Some(arrival.fingerprint),
+            };
+            match self.place(route, wanted, price.cost).await {
+                Ok((place, chosen)) => Ok((price, permit, place, chosen)),
                 Err(error) => {
                     permit.give_back(arrival, error.retry_after());
                     Err(error)
                 }
             }
         };
-        let prepared = prepared.await;
-        let (price, permit, place) = prepared.inspect_err(|error| record.ended_by(error))?;
-        record.admitted();
-        let running = Running::new(
-            (permit, place, record),
-            route,
-            (price, request.answers()),
-            arrival.request_id,
-            &self.requests,
-        );
-        Ok(Admitted {
-            route,
-            request,
-            request_id: arrival.request_id,
-            price,
-            running,
-        })
+        match prepared.await {
+            Ok((price, permit, place, chosen)) => {
+                record.admitted();
+                let held = (permit, place, chosen, record);
+                Ok(Running::new(held, route, (price, request.answers()), arrival.request_id, &self.requests))
+            }
+            Err(error) => Err(NotAnswered::NotAdmitted {
+                error,
+                record,
+                is_of_the_model,
+            }),
+        }
     }
 
-    /// A place in front of a model that can run.
-    async fn place(&self, route: &Route, priority: Priority) -> Result<Place, CompleteError> {
-        let place = self.unless_cut_off(route.queue.place(priority)).await??;
-        route.refuse_while_down()?;
-        // Others may have been told meanwhile.
-        route.deployment.refuse_while_cooling()?;
-        Ok(place)
+    /// A place in front of the deployments, and one of them. If those of which the load is found out are full, one that limits
+    /// itself may do, which needs no place.
+    async fn place(
+        &self,
+        route: &Route,
+        wanted: Wanted,
+        cost: Cost,
+    ) -> Result<(Option<Place>, Chosen), CompleteError> {
+        match self.unless_cut_off(route.pool.place(wanted)).await? {
+            Ok(place) => {
+                // While it waited a deployment may have said that it does not want to be asked.
+                let chosen = route.choose(cost, Tried::default(), true)?;
+                Ok((Some(place), chosen))
+            }
+            Err(saturated) if !route.pool.is_adaptive => Err(saturated.into()),
+            Err(saturated) => {
+                let chosen = route.choose(cost, Tried::default(), false);
+                Ok((None, chosen.map_err(|_| saturated)?))
+            }
+        }
     }
 }
 
@@ -164,13 +246,45 @@ impl Admitted<'_> {
     /// # Errors
     /// [`CompleteError::Failed`], and it is settled.
     pub async fn answer(self) -> Result<AnswerBody, CompleteError> {
-        let Self {
-            route,
-            request,
-            request_id,
-            price,
-            running,
-        } = self;
-        Ok(attempt(route, request, price, request_id, running).await?)
+        let answer = self.sending.answer(self.running).await;
+        answer.map_err(|failed| NotAnswered::failed(failed).end())
+    }
+}
+
+impl NotAnswered {
+    fn failed((failure, running): (Failure, Running)) -> Self {
+        Self::Failed(failure, running)
+    }
+
+    /// Whether another model might answer.
+    fn another_might(&self) -> bool {
+        match self {
+            Self::NotAdmitted { is_of_the_model, .. } => *is_of_the_model,
+            Self::Failed(failure, _) => failure.is_of_the_deployment(),
+        }
+    }
+
+    /// There is no answer.
+    fn end(self) -> CompleteError {
+        match self {
+            Self::NotAdmitted {
+                error, mut record, ..
+            } => {
+                record.ended_by(&error);
+                error
+            }
+            Self::Failed(failure, running) => {
+                running.failed(&failure, false);
+                failure.into()
+            }
+        }
+    }
+
+    /// Nothing is charged, since another model is asked.
+    fn into_record(self) -> Record {
+        match self {
+            Self::NotAdmitted { record, .. } => record,
+            Self::Failed(_, running) => running.into_record(),
+        }
     }
 }

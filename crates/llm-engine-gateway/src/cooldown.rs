@@ -44,6 +44,12 @@ impl Cooldown {
         pause.tell(now)
     }
 
+    /// When it ends, if it lasts.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        let until = self.0.lock().as_ref()?.until;
+        (until > Instant::now()).then_some(until)
+    }
+
     /// What a caller is told who comes now; `None` if the deployment can be asked.
     pub(crate) fn remaining(&self) -> Option<Duration> {
         let mut pause = self.0.lock();

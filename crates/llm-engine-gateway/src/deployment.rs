@@ -3,7 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use http::uri::Authority;
 use http::{Method, Request as HttpRequest, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -15,11 +16,14 @@ use llm_engine_wire::worker::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use crate::admit::Limits;
 use crate::answer_error::refuse_errors;
 use crate::clients::Clients;
 use crate::connect::Proxies;
+use crate::health::Health;
+use crate::load::Load;
 use crate::remote::{MODELS, Remote};
 use crate::supervise::{Worker, WorkerState};
 use crate::{Failure, RemoteSetup, RouteStatus, SetupError, Timeouts, TraceHeaders};
@@ -27,6 +31,16 @@ use crate::{Failure, RemoteSetup, RouteStatus, SetupError, Timeouts, TraceHeader
 /// One model at one upstream with one credential.
 #[derive(Debug)]
 pub(crate) struct Deployment {
+    /// Its place among those of its model.
+    pub(crate) number: u32,
+    /// Who it is, for the log.
+    pub(crate) label: Arc<str>,
+    /// Whether it is found out how much it can take, for which first tokens have to be seen.
+    pub(crate) is_adaptive: bool,
+    pub(crate) health: Arc<Health>,
+    pub(crate) load: Arc<Load>,
+    /// What it may be asked for.
+    pub(crate) quotas: Option<Arc<Limits>>,
     /// The upstream's own name of the model.
     model: String,
     pub(crate) timeouts: Timeouts,
@@ -34,6 +48,18 @@ pub(crate) struct Deployment {
     wall_clock: fn() -> Timestamp,
     upstream: UpstreamServer,
 }
+
+/// What a deployment is told of a request besides what it asks for.
+#[derive(Debug)]
+pub(crate) struct Told<'a> {
+    pub(crate) request_id: &'a str,
+    /// How long its caller is still there.
+    pub(crate) left: Option<Duration>,
+    pub(crate) trace: Option<Box<TraceHeaders>>,
+}
+
+/// In milliseconds; our own clients send it too.
+const REQUEST_TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 
 /// The length of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +90,20 @@ const FIRST_TOKEN_OF_WORKER: Duration = Duration::from_secs(600);
 const SMALL_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 impl Deployment {
-    pub(crate) fn worker(model: &str, worker: Worker, wall_clock: fn() -> Timestamp) -> Self {
+    pub(crate) fn worker(
+        model: &str,
+        worker: Worker,
+        is_adaptive: bool,
+        wall_clock: fn() -> Timestamp,
+    ) -> Self {
         let clients = Box::new(Clients::new(UnixConnector));
         Self {
+            number: 0,
+            label: "worker".into(),
+            is_adaptive,
+            health: Arc::default(),
+            load: Arc::default(),
+            quotas: None,
             model: model.to_owned(),
             timeouts: Timeouts {
                 first_token: FIRST_TOKEN_OF_WORKER,
@@ -78,13 +115,20 @@ impl Deployment {
     }
 
     pub(crate) fn remote(
-        public_name: &str,
+        (public_name, number): (&str, u32),
         setup: RemoteSetup,
+        quotas: Option<Arc<Limits>>,
         proxies: &Arc<Proxies>,
         wall_clock: fn() -> Timestamp,
     ) -> Result<Self, SetupError> {
         let remote = Remote::new(public_name, &setup, proxies)?;
         Ok(Self {
+            number,
+            label: label(&setup.url),
+            is_adaptive: setup.is_adaptive,
+            health: Arc::default(),
+            load: Arc::default(),
+            quotas,
             model: setup.model,
             timeouts: setup.timeouts,
             wall_clock,
@@ -130,24 +174,39 @@ impl Deployment {
         }
     }
 
+    /// Whether it is a server, and not a worker of ours.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.upstream, UpstreamServer::Remote(_))
+    }
+
     /// Whether it can cancel a request and say what it has used.
     pub(crate) fn can_cancel(&self) -> bool {
         matches!(self.upstream, UpstreamServer::Worker { .. })
     }
 
-    /// Whether whole answers are to be put together from a stream: then tokens are counted as they come, and a caller
-    /// that hangs up pays for what was generated. Only where that loses nothing: the worker answers with text alone.
-    pub(crate) fn prefers_stream(&self) -> bool {
-        matches!(self.upstream, UpstreamServer::Worker { .. })
+    /// Whether an answer comes as a stream, of which a whole one is put together: then tokens are counted as they come, and a
+    /// caller that hangs up pays for what was generated. Only where that loses nothing.
+    pub(crate) fn streams(&self, request: &Request) -> bool {
+        // A worker answers with text alone.
+        let loses_nothing = !self.is_remote() || request.can_be_streamed();
+        let prefers_stream = loses_nothing && (self.is_adaptive || !self.is_remote());
+        request.kind != Kind::Embedding && (request.stream || prefers_stream)
     }
 
-    /// Whether it has said that it does not want to be asked now.
-    pub(crate) fn refuse_while_cooling(&self) -> Result<(), Failure> {
-        let remaining = match &self.upstream {
+    /// Until when it does not want to be asked.
+    pub(crate) fn cooling_until(&self) -> Option<Instant> {
+        match &self.upstream {
+            UpstreamServer::Worker { .. } => None,
+            UpstreamServer::Remote(remote) => remote.cooldown.until(),
+        }
+    }
+
+    /// When a caller is told to come who comes while it does not want to be asked.
+    pub(crate) fn cooling_ends(&self) -> Option<Duration> {
+        match &self.upstream {
             UpstreamServer::Worker { .. } => None,
             UpstreamServer::Remote(remote) => remote.cooldown.remaining(),
-        };
-        remaining.map_or(Ok(()), |retry_after| Err(Failure::Limited { retry_after }))
+        }
     }
 
     /// It is not asked again before its hint is over. A worker that says 429 is only full, which passes at any moment.
@@ -166,7 +225,7 @@ impl Deployment {
         request: &Request,
         max_output_tokens: u64,
         stream: bool,
-        (request_id, trace): (&str, Option<Box<TraceHeaders>>),
+        told: Told<'_>,
     ) -> Result<Response<Incoming>, Failure> {
         let body = request.upstream_body(&Upstream {
             model: &self.model,
@@ -181,7 +240,7 @@ impl Deployment {
             (UpstreamServer::Remote(_), kind) => kind.path(),
         };
         let response = self
-            .send(Method::POST, path, Some((request_id, trace)), body.into())
+            .send(Method::POST, path, Some(told), body.into())
             .await?;
         let answer = refuse_errors(response, (request.kind, stream), (self.wall_clock)()).await;
         answer.map_err(|failure| self.cool_down(failure))
@@ -238,16 +297,20 @@ impl Deployment {
         &self,
         method: Method,
         path: &str,
-        named: Option<(&str, Option<Box<TraceHeaders>>)>,
+        told: Option<Told<'_>>,
         body: Bytes,
     ) -> Result<Response<Incoming>, Failure> {
         let mut request = HttpRequest::builder()
             .method(method)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, text/event-stream");
-        if let Some((request_id, trace)) = named {
-            request = request.header(REQUEST_ID_HEADER, request_id);
-            if let Some((trace, headers)) = trace.zip(request.headers_mut()) {
+        if let Some(told) = told {
+            request = request.header(REQUEST_ID_HEADER, told.request_id);
+            if let Some(left) = told.left {
+                let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+                request = request.header(REQUEST_TIMEOUT_HEADER, left);
+            }
+            if let Some((trace, headers)) = told.trace.zip(request.headers_mut()) {
                 trace.add_to(headers);
             }
         }
@@ -279,6 +342,14 @@ impl Deployment {
             }
         })
     }
+}
+
+/// Host and port of a server, without what else its address may hold.
+fn label(url: &str) -> Arc<str> {
+    let uri: Option<Uri> = url.parse().ok();
+    let authority = uri.as_ref().and_then(Uri::authority);
+    let authority = authority.map_or("", Authority::as_str);
+    authority.rsplit('@').next().unwrap_or_default().into()
 }
 
 impl fmt::Debug for UpstreamServer {

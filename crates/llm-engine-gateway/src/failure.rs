@@ -62,6 +62,18 @@ impl Failure {
         }
     }
 
+    /// Whether another deployment might do.
+    pub(crate) fn is_of_the_deployment(&self) -> bool {
+        match self {
+            Self::Unreachable(_)
+            | Self::Broken(_)
+            | Self::Misconfigured(_)
+            | Self::TimedOut(_)
+            | Self::Limited { .. } => true,
+            Self::CutOff | Self::Rejected { .. } => false,
+        }
+    }
+
     /// The word in the answer's body and in the log.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -1,12 +1,12 @@
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use http::Uri;
-use http::uri::Authority;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,14 +18,14 @@ use crate::deployment::Deployment;
 use crate::explain::Explanations;
 use crate::housekeeping::keep_house;
 use crate::learn::AnswerLengths;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, ModelMetrics};
 use crate::names::Names;
 use crate::policies::name_all;
 use crate::resolve::Routes;
 use crate::settle::Requests;
 use crate::supervise::Worker;
 use crate::telemetry::Telemetry;
-use crate::wait::Queue;
+use crate::wait::{Pool, PoolSetup};
 use crate::{
     Arrival, Caller, CallerSetup, CompleteError, DeploymentSetup, Explanation, Level, ModelSetup,
     PolicySetup, ProxySetup, Refusal, Route, Setup, SetupError, TelemetrySetup, Unauthenticated,
@@ -36,7 +36,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Gateway {
     callers: RwLock<Callers>,
-    routes: Routes,
+    pub(crate) routes: Routes,
     pub(crate) limits: Arc<Limits>,
     pub(crate) explanations: Arc<Explanations>,
     /// `None`: nothing is traced.
@@ -51,8 +51,6 @@ pub struct Gateway {
 
 /// What a caller is told who comes while we are shutting down: another server, or this one started again.
 const AFTER_DRAINING: Duration = Duration::from_secs(10);
-/// About how long a model worker takes to come back.
-const AFTER_WORKER_START: Duration = Duration::from_secs(3);
 
 impl Gateway {
     /// Makes a gateway and starts its model workers; needs a tokio runtime.
@@ -76,10 +74,16 @@ impl Gateway {
         };
         let telemetry = setup.telemetry.map(|setup| surroundings.telemetry(setup));
         let telemetry = telemetry.transpose()?;
+        let places = setup.models.iter().zip(0..);
+        let places = places.flat_map(|(model, place)| {
+            let names = std::iter::once(&model.name).chain(&model.aliases);
+            names.map(move |name| (name.clone(), place))
+        });
+        let places: HashMap<String, usize> = places.collect();
         let routes: Result<Vec<Route>, SetupError> = setup
             .models
             .into_iter()
-            .map(|model| surroundings.route(names.model(&model.name), model))
+            .map(|model| surroundings.route(names.model(&model.name), model, &places))
             .collect();
         let callers = Callers::new(setup.callers, &names);
         let limits = Limits::start(setup.policies, names, setup.wall_clock, setup.journal)?;
@@ -174,7 +178,7 @@ impl Gateway {
     /// Brings up to date what is not counted but looked at, for who wants to read the metrics now.
     pub fn look(&self) {
         for route in self.routes.all() {
-            route.metrics.now(route.queue.running(), route.queue.waiting());
+            route.look();
         }
         self.metrics.limits(self.limits.held(), self.limits.counts());
     }
@@ -226,25 +230,13 @@ impl Gateway {
     }
 }
 
-impl Route {
-    /// Requests that are running now.
-    #[must_use]
-    pub fn running(&self) -> usize {
-        self.queue.running()
-    }
-
-    pub(crate) fn refuse_while_down(&self) -> Result<(), Refusal> {
-        if self.deployment.is_up() {
-            return Ok(());
-        }
-        Err(Refusal::no_deployment(&self.name, AFTER_WORKER_START))
-    }
-}
-
 /// Those that don't matter may be of a kind that can't be used.
 fn proxies(setup: &Setup) -> Result<Proxies, SetupError> {
     let mut models = setup.models.iter();
-    let is_remote = |model: &ModelSetup| matches!(model.deployment, DeploymentSetup::Remote(_));
+    let is_remote = |model: &ModelSetup| {
+        let mut deployments = model.deployments.iter();
+        deployments.any(|deployment| matches!(deployment, DeploymentSetup::Remote(_)))
+    };
     if setup.telemetry.is_some() || models.any(is_remote) {
         Proxies::new(&setup.proxies)
     } else {
@@ -268,13 +260,64 @@ impl Surroundings<'_> {
         Telemetry::start(setup, &self.proxies, self.metrics, self.workers, stop)
     }
 
-    fn route(&self, id: u32, model: ModelSetup) -> Result<Route, SetupError> {
+    fn route(
+        &self,
+        id: u32,
+        model: ModelSetup,
+        places: &HashMap<String, usize>,
+    ) -> Result<Route, SetupError> {
         let metrics = Arc::new(self.metrics.of_model(&model.name));
-        let upstream = upstream(&model.deployment);
-        let deployment = match model.deployment {
+        let fallbacks = model.fallbacks.iter().map(|name| {
+            let place = places.get(name).copied();
+            let other = place.filter(|place| *place != id as usize);
+            other.ok_or_else(|| SetupError::Fallback {
+                model: model.name.clone(),
+                fallback: name.clone(),
+            })
+        });
+        let fallbacks = fallbacks.collect::<Result<_, _>>()?;
+        let deployments = (0..).zip(model.deployments);
+        let deployments = deployments.map(|(number, setup)| {
+            let deployment = self.deployment((&model.name, id, number), setup, &metrics);
+            deployment.map(Arc::new)
+        });
+        let deployments = deployments.collect::<Result<Vec<_>, _>>()?;
+        let pool = PoolSetup {
+            is_adaptive: deployments.iter().any(|deployment| deployment.is_adaptive),
+            most: model.concurrency,
+            wait: model.queue_wait,
+            queue: model.queue_length,
+        };
+        let pool = Arc::new(Pool::new(&model.name, pool, Arc::clone(&metrics)));
+        self.workers
+            .spawn(Arc::clone(&pool).give_turns(self.stop_workers.clone()));
+        Ok(Route {
+            id,
+            pool,
+            deployments,
+            retries: Mutex::default(),
+            fallbacks,
+            name: model.name,
+            aliases: model.aliases,
+            chat_template_for_prompts: model.chat_template_for_prompts,
+            default_output_tokens: model.default_output_tokens,
+            price: model.price,
+            answer_lengths: Arc::new(AnswerLengths::new()),
+            metrics,
+        })
+    }
+
+    fn deployment(
+        &self,
+        (model, id, number): (&str, u32, u32),
+        setup: DeploymentSetup,
+        metrics: &ModelMetrics,
+    ) -> Result<Deployment, SetupError> {
+        match setup {
             DeploymentSetup::Worker(setup) => {
+                let is_adaptive = setup.is_adaptive;
                 let worker = Worker::start(
-                    &model.name,
+                    model,
                     id,
                     setup,
                     metrics.restarts.clone(),
@@ -282,42 +325,21 @@ impl Surroundings<'_> {
                     self.workers,
                     self.stop_workers.clone(),
                 );
-                Deployment::worker(&model.name, worker, self.wall_clock)
+                Ok(Deployment::worker(model, worker, is_adaptive, self.wall_clock))
             }
-            DeploymentSetup::Remote(setup) => {
-                Deployment::remote(&model.name, setup, &self.proxies, self.wall_clock)?
+            DeploymentSetup::Remote(mut setup) => {
+                let quotas = setup.limits.take().map(|limits| self.quotas(limits)).transpose()?;
+                Deployment::remote((model, number), setup, quotas, &self.proxies, self.wall_clock)
             }
-        };
-        Ok(Route {
-            id,
-            queue: Queue::new(
-                &model.name,
-                model.concurrency,
-                model.queue_wait,
-                model.queue_length,
-            ),
-            name: model.name,
-            aliases: model.aliases,
-            chat_template_for_prompts: model.chat_template_for_prompts,
-            default_output_tokens: model.default_output_tokens,
-            price: model.price,
-            answer_lengths: Arc::new(AnswerLengths::new()),
-            deployment: Arc::new(deployment),
-            metrics,
-            upstream,
-        })
+        }
     }
-}
 
-/// Host and port of a server, without what else its address may hold, or `worker`.
-fn upstream(deployment: &DeploymentSetup) -> Arc<str> {
-    let DeploymentSetup::Remote(remote) = deployment else {
-        return "worker".into();
-    };
-    let uri: Option<Uri> = remote.url.parse().ok();
-    let authority = uri
-        .as_ref()
-        .and_then(Uri::authority)
-        .map_or("", Authority::as_str);
-    authority.rsplit('@').next().unwrap_or_default().into()
+    /// What one deployment may be asked for.
+    fn quotas(&self, policy: PolicySetup) -> Result<Arc<Limits>, SetupError> {
+        let limits = Limits::start(vec![policy], Names::default(), self.wall_clock, None)?;
+        let limits = Arc::new(limits);
+        self.workers
+            .spawn(keep_house(Arc::clone(&limits), self.stop_workers.clone()));
+        Ok(limits)
+    }
 }

@@ -9,6 +9,7 @@
 //! | price | `price.rs` | |
 //! | admit | `admit.rs` | [`Refusal`] |
 //! | wait | `wait.rs` | [`Refusal`] |
+//! | choose | `choose.rs` | [`Refusal`], [`Failure`] |
 //! | attempt | `attempt.rs` | [`Failure`] |
 //! | stream | `stream.rs` | [`Failure`] |
 //! | settle | `settle.rs` | |
@@ -23,6 +24,7 @@ mod arrival;
 mod attempt;
 mod authenticate;
 mod calendars;
+mod choose;
 mod clients;
 mod complete;
 mod connect;
@@ -31,10 +33,12 @@ mod deployment;
 mod explain;
 mod failure;
 mod gateway;
+mod health;
 mod hold;
 mod housekeeping;
 mod journal;
 mod learn;
+mod load;
 mod metrics;
 mod names;
 mod policies;
@@ -55,6 +59,7 @@ mod wait;
 
 pub use arrival::{Arrival, ROUTES};
 pub use authenticate::{ApiKeyDigest, Caller, Unauthenticated};
+pub use choose::MOST_DEPLOYMENTS;
 pub use complete::{Admitted, AnswerBody, CompleteError};
 pub use explain::{Explanation, QuotaView, Verdict, in_units, unit_name};
 pub use failure::{Failure, Fault};

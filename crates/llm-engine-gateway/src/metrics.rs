@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use llm_engine_admission::{Reason, Standing};
 use llm_engine_limit::Counts;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -32,6 +33,13 @@ pub(crate) struct Metrics {
     restarts: Family<ModelLabels, Counter>,
     running: Family<ModelLabels, Gauge>,
     waiting: Family<ModelLabels, Gauge>,
+    late: Family<ModelLabels, Gauge>,
+    limit: Family<ModelLabels, Gauge>,
+    shed: Family<ShedLabels, Counter>,
+    retries: Family<RetryLabels, Counter>,
+    set_aside: Family<AsideLabels, Counter>,
+    at_deployment: Family<DeploymentLabels, Gauge>,
+    deployment_well: Family<DeploymentLabels, Gauge>,
     held: Gauge,
     limiter_rows: Gauge,
     limiter_shared_rows: Gauge,
@@ -97,6 +105,31 @@ struct FailureLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShedLabels {
+    model: Arc<str>,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RetryLabels {
+    model: Arc<str>,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeploymentLabels {
+    model: Arc<str>,
+    deployment: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AsideLabels {
+    model: Arc<str>,
+    deployment: Arc<str>,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BookingLabels {
     outcome: &'static str,
 }
@@ -142,6 +175,13 @@ impl Default for Metrics {
             restarts: Family::default(),
             running: Family::default(),
             waiting: Family::default(),
+            late: Family::default(),
+            limit: Family::default(),
+            shed: Family::default(),
+            retries: Family::default(),
+            set_aside: Family::default(),
+            at_deployment: Family::default(),
+            deployment_well: Family::default(),
             held: Gauge::default(),
             limiter_rows: Gauge::default(),
             limiter_shared_rows: Gauge::default(),
@@ -200,6 +240,41 @@ impl Metrics {
             "llm_engine_waiting_requests",
             "Requests that wait now for a place at a model",
             self.waiting.clone(),
+        );
+        registry.register(
+            "llm_engine_late_requests",
+            "Of the running ones, those whose first token is later than it is when the model is not busy",
+            self.late.clone(),
+        );
+        registry.register(
+            "llm_engine_request_limit",
+            "Requests of the length that is usual now that may run at a time: what was found out, or the operator's bound",
+            self.limit.clone(),
+        );
+        registry.register(
+            "llm_engine_shed_requests",
+            "Requests that a full model did not take, by why: estimated_wait, deadline, waited, queue_full",
+            self.shed.clone(),
+        );
+        registry.register(
+            "llm_engine_retries",
+            "Requests that were sent to another deployment, by what went wrong at the one before; over_budget: they were not",
+            self.retries.clone(),
+        );
+        registry.register(
+            "llm_engine_deployments_set_aside",
+            "How often nothing was sent to a deployment for a while: ejected, because it failed; cooling, because it said so",
+            self.set_aside.clone(),
+        );
+        registry.register(
+            "llm_engine_deployment_running_requests",
+            "Requests that are with a deployment now, of models that have several",
+            self.at_deployment.clone(),
+        );
+        registry.register(
+            "llm_engine_deployment_well",
+            "Whether requests are sent to a deployment: 0 while it is ejected",
+            self.deployment_well.clone(),
         );
         registry.register(
             "llm_engine_held_requests",
@@ -350,16 +425,7 @@ impl ModelMetrics {
     }
 
     pub(crate) fn failed(&self, failure: &Failure) {
-        let kind = match failure {
-            Failure::Unreachable(_) => "unreachable",
-            Failure::Broken(_) => "broken",
-            Failure::TimedOut(_) => "timeout",
-            Failure::Limited { .. } => "limited",
-            Failure::Rejected { .. } => "rejected",
-            Failure::Misconfigured(_) => "misconfigured",
-            // It was us who broke off.
-            Failure::CutOff => return,
-        };
+        let Some(kind) = kind(failure) else { return };
         let model = Arc::clone(&self.model);
         self.all
             .failures
@@ -367,11 +433,67 @@ impl ModelMetrics {
             .inc();
     }
 
-    /// How many run and wait now.
-    pub(crate) fn now(&self, running: usize, waiting: usize) {
+    /// A request was not let in, or sent away from the queue.
+    pub(crate) fn shed(&self, reason: Reason) {
+        let reason = match reason {
+            Reason::EstimatedWait => "estimated_wait",
+            Reason::Deadline => "deadline",
+            Reason::Waited => "waited",
+            Reason::QueueFull => "queue_full",
+        };
+        let model = Arc::clone(&self.model);
+        self.all.shed.get_or_create(&ShedLabels { model, reason }).inc();
+    }
+
+    /// Another attempt is made, because the one before failed like this; or would be, but there have been too many.
+    pub(crate) fn retried(&self, failure: &Failure, is_made: bool) {
+        let Some(reason) = kind(failure) else { return };
+        let reason = if is_made { reason } else { "over_budget" };
+        let model = Arc::clone(&self.model);
+        self.all.retries.get_or_create(&RetryLabels { model, reason }).inc();
+    }
+
+    /// A deployment is not used for a while: it has failed, or has said that it does not want to be asked.
+    pub(crate) fn set_aside(&self, deployment: &Arc<str>, reason: &'static str) {
+        let labels = AsideLabels {
+            model: Arc::clone(&self.model),
+            deployment: Arc::clone(deployment),
+            reason,
+        };
+        self.all.set_aside.get_or_create(&labels).inc();
+    }
+
+    /// How things stand in front of the model.
+    pub(crate) fn now(&self, standing: &Standing) {
         let model = Arc::clone(&self.model);
         let labels = ModelLabels { model };
-        set(&self.all.running.get_or_create(&labels), running as u64);
-        set(&self.all.waiting.get_or_create(&labels), waiting as u64);
+        let all = &self.all;
+        set(&all.running.get_or_create(&labels), standing.in_flight as u64);
+        set(&all.late.get_or_create(&labels), standing.waiting as u64);
+        set(&all.waiting.get_or_create(&labels), standing.queued as u64);
+        set(&all.limit.get_or_create(&labels), standing.limit as u64);
     }
+
+    /// How things stand with one of its deployments.
+    pub(crate) fn deployment_now(&self, deployment: &Arc<str>, running: usize, is_well: bool) {
+        let labels = DeploymentLabels {
+            model: Arc::clone(&self.model),
+            deployment: Arc::clone(deployment),
+        };
+        set(&self.all.at_deployment.get_or_create(&labels), running as u64);
+        set(&self.all.deployment_well.get_or_create(&labels), is_well.into());
+    }
+}
+
+fn kind(failure: &Failure) -> Option<&'static str> {
+    Some(match failure {
+        Failure::Unreachable(_) => "unreachable",
+        Failure::Broken(_) => "broken",
+        Failure::TimedOut(_) => "timeout",
+        Failure::Limited { .. } => "limited",
+        Failure::Rejected { .. } => "rejected",
+        Failure::Misconfigured(_) => "misconfigured",
+        // It was us who broke off.
+        Failure::CutOff => return None,
+    })
 }

@@ -27,7 +27,10 @@ pub(crate) async fn price(
     let named = request.max_output_tokens();
     let prompt = match named {
         Some(_) if !count_exactly => None,
-        _ => route.deployment.measure_prompt(request).await,
+        _ => match route.deployments.first() {
+            Some(deployment) => deployment.measure_prompt(request).await,
+            None => None,
+        },
     };
     let default = || {
         let most = match prompt {

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use llm_engine_admission::{Reason, Saturated};
 use llm_engine_limit as limit;
 
 /// We said no. Status, headers, body, log and metrics of the answer all come from this value.
@@ -72,17 +73,22 @@ impl RefusalCode {
 }
 
 impl Refusal {
-    /// The model has no place free, nor one in its queue.
-    pub(crate) fn saturated(model: &str, concurrency: usize, retry_after: Duration) -> Self {
-        Self::come_back(
-            RefusalCode::Saturated,
-            format!(
-                "The model {model} is working on as many requests as it can ({concurrency} at the same time); try again in \
-                 about {}.",
-                Seconds(retry_after)
-            ),
-            retry_after,
-        )
+    /// The model is full, and who waits for it has waited long enough or would.
+    pub(crate) fn saturated(model: &str, limit: usize, saturated: Saturated) -> Self {
+        let Saturated { wait, booked, reason } = saturated;
+        let about = if booked { "" } else { "about " };
+        let why = match reason {
+            Reason::Deadline => "; the request would wait beyond its deadline",
+            Reason::EstimatedWait | Reason::Waited | Reason::QueueFull => "",
+        };
+        let message = format!(
+            "The model {model} is working on as many requests as it can ({limit} at the same time){why}; try again in {about}{}.",
+            Seconds(wait)
+        );
+        Self {
+            booked,
+            ..Self::come_back(RefusalCode::Saturated, message, wait)
+        }
     }
 
     pub(crate) fn draining(retry_after: Duration) -> Self {

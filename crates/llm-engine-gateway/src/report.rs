@@ -28,8 +28,10 @@ pub(crate) struct Record {
     admitted_after: Option<Duration>,
     first_event_after: Option<Duration>,
     /// To whom it was sent, and how often.
-    upstream: Arc<str>,
+    upstream: Option<Arc<str>>,
     attempts: u32,
+    /// The model that answers in place of the one that was asked for.
+    fallback: Option<String>,
     usage: Usage,
     usage_estimated: bool,
 }
@@ -64,8 +66,9 @@ impl Record {
             route: arrival.route_number(),
             explanation: Arc::new(explanation),
             begun: Instant::now(),
-            upstream: Arc::clone(&route.upstream),
+            upstream: None,
             attempts: 0,
+            fallback: None,
             admitted_after: None,
             first_event_after: None,
             usage: Usage::default(),
@@ -81,6 +84,12 @@ impl Record {
     pub(crate) fn decided(&mut self, asked: Cost, quotas: Vec<QuotaView>) {
         let explanation = self.explanation();
         (explanation.asked, explanation.quotas) = (asked, quotas);
+    }
+
+    /// Another model is asked in place of the one that was asked for.
+    pub(crate) fn falls_back_to(&mut self, route: &Route) {
+        self.fallback = Some(route.name.clone());
+        self.explanation().refusal = None;
     }
 
     /// It has been held for so long.
@@ -104,6 +113,7 @@ impl Record {
         max_output_tokens: u64,
     ) -> Option<Box<TraceHeaders>> {
         self.attempts += 1;
+        self.upstream = Some(Arc::clone(&deployment.label));
         self.trace.sent(deployment, stream, max_output_tokens)
     }
 
@@ -138,7 +148,8 @@ impl Record {
     pub(crate) fn ended_by(&mut self, error: &CompleteError) {
         match error {
             CompleteError::Refused(refusal) => self.metrics.refused(refusal),
-            CompleteError::Failed(failure) => self.metrics.failed(failure),
+            // Counted with its attempt.
+            CompleteError::Failed(_) => {}
         }
         let explanation = self.explanation();
         (explanation.outcome, explanation.status) = (error.code(), error.status());
@@ -174,7 +185,8 @@ impl Drop for Record {
             retry_after_ms = refusal.as_ref().and_then(|refusal| refusal.retry_after).map(milliseconds),
             booked = refusal.as_ref().map(|refusal| refusal.booked),
             would_refuse = self.explanation.would_refuse().map(|policy| &**policy),
-            upstream = (self.attempts > 0).then_some(&*self.upstream),
+            fallback = self.fallback.as_deref(),
+            upstream = self.upstream.as_deref(),
             attempts = self.attempts,
             asked_input_tokens = asked.input_tokens,
             asked_output_tokens = asked.output_tokens,

@@ -2,12 +2,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
+use futures_util::future::join_all;
+use llm_engine_retry::Budget;
+use parking_lot::Mutex;
 
 use crate::PriceSetup;
 use crate::deployment::Deployment;
 use crate::learn::AnswerLengths;
 use crate::metrics::ModelMetrics;
-use crate::wait::Queue;
+use crate::wait::Pool;
 
 /// A model by its public name, and what stands behind it.
 #[derive(Debug)]
@@ -23,11 +26,13 @@ pub struct Route {
     pub(crate) default_output_tokens: u64,
     pub(crate) price: PriceSetup,
     pub(crate) answer_lengths: Arc<AnswerLengths>,
-    pub(crate) deployment: Arc<Deployment>,
-    pub(crate) queue: Queue,
+    pub(crate) deployments: Vec<Arc<Deployment>>,
+    pub(crate) pool: Arc<Pool>,
+    /// What other attempts may be made after failures that came without a hint.
+    pub(crate) retries: Mutex<Budget>,
+    /// The models that answer while it can't, by their places among all.
+    pub(crate) fallbacks: Vec<usize>,
     pub(crate) metrics: Arc<ModelMetrics>,
-    /// Who is behind it, for the log.
-    pub(crate) upstream: Arc<str>,
 }
 
 /// Whether a route can answer.
@@ -50,9 +55,28 @@ pub struct UnknownModel {
 }
 
 impl Route {
-    /// Asks the deployment whether it can answer.
+    /// Asks its deployments whether they can answer: the best that one of them says.
     pub async fn status(&self) -> RouteStatus {
-        self.deployment.status().await
+        let statuses = join_all(self.deployments.iter().map(|deployment| deployment.status())).await;
+        let best = [RouteStatus::Ready, RouteStatus::Starting];
+        let best = best.into_iter().find(|status| statuses.contains(status));
+        best.unwrap_or(RouteStatus::Down)
+    }
+
+    /// Requests that are with its deployments, as far as they have a place there.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.pool.standing().in_flight
+    }
+
+    /// Brings its metrics up to date.
+    pub(crate) fn look(&self) {
+        self.metrics.now(&self.pool.standing());
+        for deployment in &self.deployments {
+            let is_well = deployment.is_up() && !deployment.health.is_ejected();
+            let running = deployment.load.requests();
+            self.metrics.deployment_now(&deployment.label, running, is_well);
+        }
     }
 }
 
@@ -64,6 +88,11 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
+    /// That of this place among all.
+    pub(crate) fn at(&self, index: usize) -> &Arc<Route> {
+        &self.routes[index]
+    }
+
     /// Each route's id is its position.
     pub(crate) fn new(routes: Vec<Route>) -> Self {
         let mut by_name = HashMap::default();

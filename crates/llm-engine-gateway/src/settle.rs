@@ -13,11 +13,13 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::admit::Permit;
+use crate::choose::Chosen;
 use crate::deployment::Deployment;
 use crate::learn::AnswerLengths;
 use crate::price::{Price, cost};
 use crate::report::Record;
 use crate::wait::Place;
+use crate::metrics::ModelMetrics;
 use crate::{CompleteError, Failure, PriceSetup, Route, TraceHeaders};
 
 /// All requests that are running.
@@ -76,12 +78,12 @@ impl<F: Future> Future for UnlessCutOff<'_, F> {
     }
 }
 
-/// A request that has been admitted and has a place. Wherever it is dropped, it is settled and reported once: a request
+/// A request that has been admitted. Wherever it is dropped, it is settled and reported once: a request
 /// that was sent and has not ended is cancelled at the deployment first, and charged what was generated until then.
 #[derive(Debug)]
 pub(crate) struct Running {
     /// `None` once it has ended.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     work: Work,
     requests: Requests,
 }
@@ -90,9 +92,11 @@ pub(crate) struct Running {
 #[derive(Debug)]
 struct Held {
     permit: Permit,
-    _place: Place,
+    /// `None` of one that is with a deployment that limits itself, because the others are full.
+    place: Option<Place>,
     record: Record,
-    deployment: Arc<Deployment>,
+    chosen: Chosen,
+    metrics: Arc<ModelMetrics>,
     price: PriceSetup,
     answer_lengths: Arc<AnswerLengths>,
     asked: Price,
@@ -114,7 +118,7 @@ enum Work {
 
 impl Running {
     pub(crate) fn new(
-        (permit, place, record): (Permit, Place, Record),
+        (permit, place, chosen, record): (Permit, Option<Place>, Chosen, Record),
         route: &Route,
         (asked, answers): (Price, u64),
         request_id: &str,
@@ -122,9 +126,10 @@ impl Running {
     ) -> Self {
         let held = Held {
             permit,
-            _place: place,
+            place,
             record,
-            deployment: Arc::clone(&route.deployment),
+            chosen,
+            metrics: Arc::clone(&route.metrics),
             price: route.price,
             answer_lengths: Arc::clone(&route.answer_lengths),
             asked,
@@ -133,7 +138,7 @@ impl Running {
             _token: requests.tasks.token(),
         };
         Self {
-            held: Some(held),
+            held: Some(Box::new(held)),
             work: Work::NotSent,
             requests: requests.clone(),
         }
@@ -148,57 +153,101 @@ impl Running {
         waited.map(|waited| waited.unwrap_or(Err(Failure::CutOff)))
     }
 
+    fn held(&mut self) -> &mut Held {
+        self.held.as_mut().expect("it has not ended")
+    }
+
+    /// What it may cost.
+    pub(crate) fn price(&self) -> Price {
+        self.held.as_ref().expect("it has not ended").asked
+    }
+
+    /// Whether it counts among those that adaptive deployments work on.
+    pub(crate) fn has_place(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.place.is_some())
+    }
+
+    /// The deployment that was chosen for it.
+    pub(crate) fn deployment(&mut self) -> Arc<Deployment> {
+        Arc::clone(&self.held().chosen.deployment)
+    }
+
     /// The request is about to be sent; if nothing more becomes known it is charged the tokens of its prompt. Gives what the
     /// deployment is told of its trace.
     pub(crate) fn sent(&mut self, prompt_tokens: u64, stream: bool) -> Option<Box<TraceHeaders>> {
         self.work = Work::Sent;
-        let held = self.held.as_mut()?;
+        let held = self.held();
         held.count(Usage::new(prompt_tokens, 0), true);
+        let deployment = &held.chosen.deployment;
+        // Of an answer that comes whole there is no first token to learn from.
+        if let Some(place) = held.place.as_mut().filter(|_| stream && deployment.is_adaptive) {
+            place.sent(deployment.number);
+        }
         let max_output_tokens = held.asked.max_output_tokens;
-        held.record.sent(&held.deployment, stream, max_output_tokens)
+        held.record.sent(deployment, stream, max_output_tokens)
+    }
+
+    /// The attempt at its deployment has failed, which that is remembered for.
+    pub(crate) fn attempt_failed(&mut self, failure: &Failure) {
+        let held = self.held();
+        let deployment = &held.chosen.deployment;
+        if held.chosen.trial.failed(failure) {
+            tracing::warn!(deployment = &*deployment.label, %failure, "a deployment has failed again and again");
+            held.metrics.set_aside(&deployment.label, "ejected");
+        }
+        if matches!(failure, Failure::Limited { .. }) {
+            held.metrics.set_aside(&deployment.label, "cooling");
+        }
+        held.metrics.failed(failure);
+    }
+
+    /// Another attempt is made, at this deployment.
+    pub(crate) fn goes_to(&mut self, chosen: Chosen) {
+        self.work = Work::NotSent;
+        self.held().chosen = chosen;
     }
 
     /// The model that answers, as its deployment calls it.
     pub(crate) fn answered_by(&mut self, model: impl FnOnce() -> Option<String>) {
-        if let Some(held) = &mut self.held {
-            held.record.answered_by(model);
-        }
+        self.held().record.answered_by(model);
     }
 
     /// What it has used so far. `estimated`: chunks were counted, not tokens.
     pub(crate) fn count(&mut self, usage: Usage, estimated: bool) {
-        if let Some(held) = &mut self.held {
-            held.count(usage, estimated);
-        }
+        self.held().count(usage, estimated);
     }
 
     /// The first event has come.
     pub(crate) fn first_event(&mut self) {
-        if let Some(held) = &mut self.held {
-            held.record.first_event();
+        let held = self.held();
+        held.record.first_event();
+        held.chosen.began();
+        let is_adaptive = held.chosen.deployment.is_adaptive;
+        if let Some(place) = held.place.as_mut().filter(|_| is_adaptive) {
+            place.first_token();
         }
     }
 
     /// The answer is whole.
     pub(crate) fn completed(mut self) {
         self.work = Work::Ended;
-        if let Some(held) = &mut self.held {
-            held.record.completed();
-            let tokens = held.record.output_tokens() / held.answers.max(1);
-            let was_cut_off = tokens >= held.asked.max_output_tokens;
-            // How long an answer would have been that was cut off where its caller wanted, nobody knows.
-            if !(was_cut_off && held.asked.is_named) {
-                held.answer_lengths.observe(tokens, was_cut_off);
-            }
+        let held = self.held();
+        held.record.completed();
+        held.chosen.trial.succeeded();
+        let tokens = held.record.output_tokens() / held.answers.max(1);
+        let was_cut_off = tokens >= held.asked.max_output_tokens;
+        // How long an answer would have been that was cut off where its caller wanted, nobody knows.
+        if !(was_cut_off && held.asked.is_named) {
+            held.answer_lengths.observe(tokens, was_cut_off);
         }
     }
 
     /// There will be no (whole) answer. `begun`: some of it has arrived and counts; else only the request itself does,
     /// and not even that if it could not be delivered.
     pub(crate) fn failed(mut self, failure: &Failure, begun: bool) {
-        let Some(held) = &mut self.held else { return };
+        let held = self.held();
         match failure {
-            Failure::Unreachable(_) => held.charge(Cost::NOTHING),
+            Failure::Unreachable(_) => held.charge_nothing(),
             _ if !begun => held.charge(Cost {
                 requests: 1,
                 ..Cost::NOTHING
@@ -211,12 +260,26 @@ impl Running {
             self.work = Work::Ended;
         }
     }
+
+    /// Another model is asked: nothing is charged for this one, and the request is not over.
+    pub(crate) fn into_record(mut self) -> Record {
+        self.held().charge_nothing();
+        let held = self.held.take().expect("it has not ended");
+        let deployment = Arc::clone(&held.chosen.deployment);
+        if self.work == Work::Sent && deployment.can_cancel() {
+            let request_id = held.request_id.clone();
+            self.requests
+                .tasks
+                .spawn(async move { deployment.cancel(&request_id).await });
+        }
+        held.record
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let Some(mut held) = self.held.take() else { return };
-        if self.work != Work::Sent || !held.deployment.can_cancel() {
+        if self.work != Work::Sent || !held.chosen.deployment.can_cancel() {
             return;
         }
         // Outside a runtime nobody can be asked: what was counted so far is charged.
@@ -224,7 +287,7 @@ impl Drop for Running {
             return;
         };
         let settle = async move {
-            if let Some(usage) = held.deployment.cancel(&held.request_id).await {
+            if let Some(usage) = held.chosen.deployment.cancel(&held.request_id).await {
                 held.count(usage, false);
             }
         };
@@ -235,11 +298,24 @@ impl Drop for Running {
 impl Held {
     fn count(&mut self, usage: Usage, estimated: bool) {
         self.charge(cost(self.price, usage.prompt_tokens, usage.completion_tokens));
+        if let Some(place) = &mut self.place {
+            place.used(usage);
+        }
         self.record.usage(usage, estimated);
+    }
+
+    fn charge_nothing(&mut self) {
+        self.charge(Cost::NOTHING);
+        if let Some(place) = &mut self.place {
+            place.used(Usage::default());
+        }
     }
 
     fn charge(&mut self, cost: Cost) {
         self.permit.count(cost);
+        if let Some(permit) = &mut self.chosen.permit {
+            permit.count(cost);
+        }
         self.record.charged(cost);
     }
 }

@@ -1,6 +1,6 @@
 use std::ffi::OsString;
 use std::fmt;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -92,17 +92,20 @@ pub struct ModelSetup {
     pub name: String,
     /// Further names.
     pub aliases: Vec<String>,
-    /// What runs it.
-    pub deployment: DeploymentSetup,
+    /// What runs it: a worker, or one or several servers.
+    pub deployments: Vec<DeploymentSetup>,
+    /// Names of models that answer in its place while it can't, the first one first.
+    pub fallbacks: Vec<String>,
     /// Whether v1 prompts go through the model's chat template.
     pub chat_template_for_prompts: bool,
     /// The most output tokens of a request that names no maximum.
     pub default_output_tokens: u64,
     /// What it costs.
     pub price: PriceSetup,
-    /// How many requests the deployment runs at the same time.
-    pub concurrency: NonZeroUsize,
-    /// How long a request may wait for a place among them.
+    /// The most requests that are with its deployments at the same time; where these are adaptive ones, with these. `None`: no
+    /// bound but what is found out.
+    pub concurrency: Option<NonZeroU32>,
+    /// How long a request may wait for a place among them, as far as can be told beforehand.
     pub queue_wait: Duration,
     /// How many requests may wait.
     pub queue_length: usize,
@@ -133,10 +136,12 @@ pub struct WorkerSetup {
     pub program: PathBuf,
     /// Its arguments. `--socket PATH` is appended, another path for each start.
     pub arguments: Vec<OsString>,
+    /// Whether it is found out how much it can take, or always gets as much as it may.
+    pub is_adaptive: bool,
 }
 
 /// Where an OpenAI-compatible server is.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct RemoteSetup {
     /// The URL up to and including `/v1`.
     pub url: String,
@@ -144,6 +149,10 @@ pub struct RemoteSetup {
     pub model: String,
     /// The credential, if it wants one.
     pub api_key: Option<String>,
+    /// Whether it is found out how much it can take. If not, it is left to limit itself.
+    pub is_adaptive: bool,
+    /// What it may be asked for. A deployment that is alone is limited by policies of its model instead, which may book and hold.
+    pub limits: Option<PolicySetup>,
     /// How long it may take.
     pub timeouts: Timeouts,
     /// Who may have signed its certificate, besides the public authorities.
@@ -222,6 +231,14 @@ pub struct CallerSetup {
 /// Why a gateway can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
+    /// A model stands in for another that does not exist, or for itself.
+    #[error("model {model}: there is no other model '{fallback}' that could answer in its place")]
+    Fallback {
+        /// The model.
+        model: String,
+        /// What should answer in its place.
+        fallback: String,
+    },
     /// The URL of a deployment is none.
     #[error("model {model}: '{url}' is not an http or https URL, or there is more in it than host and path")]
     Url {

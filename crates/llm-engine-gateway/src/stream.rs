@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use llm_engine_wire::object::{self, Object};
-use llm_engine_wire::openai::{self, Chunk, Request, Response, Usage};
+use llm_engine_wire::openai::{self, Assembly, Chunk, Request, Response, Usage};
 use llm_engine_wire::sse::Decoder;
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -24,6 +24,7 @@ pub struct AnswerStream {
     running: Option<Running>,
     body: Incoming,
     decoder: Decoder,
+    /// The name of the model that answers.
     public_model: String,
     /// The same in JSON.
     model_json: String,
@@ -38,6 +39,8 @@ pub struct AnswerStream {
     /// Whether the answer has said why it ends, after which it may end without further ceremony.
     finished: bool,
     first: Option<Event>,
+    /// Where all of it is put together that comes.
+    assembly: Option<Assembly>,
     patience: Patience,
 }
 
@@ -66,7 +69,7 @@ impl AnswerStream {
     pub(crate) fn begin(
         running: Running,
         body: Incoming,
-        request: &Request,
+        (request, public_model): (&Request, &str),
         prompt_tokens: u64,
         patience: Patience,
     ) -> Self {
@@ -74,8 +77,8 @@ impl AnswerStream {
             running: Some(running),
             body,
             decoder: Decoder::default(),
-            public_model: request.model.clone(),
-            model_json: object::string(&request.model),
+            public_model: public_model.to_owned(),
+            model_json: object::string(public_model),
             kind: request.kind,
             wants_usage: request.include_usage,
             wants_continuous_usage: request.continuous_usage,
@@ -84,29 +87,53 @@ impl AnswerStream {
             heard: Instant::now(),
             finished: false,
             first: None,
+            assembly: None,
             patience,
         }
     }
 
+    /// From now on it is kept what comes, for [`Self::whole`].
+    pub(crate) fn keep(mut self) -> Self {
+        self.assembly = Some(Assembly::new(self.kind));
+        self
+    }
+
     /// Waits for the first event, which must have come by the deadline; `patience` is how long before that the waiting
     /// began.
-    pub(crate) async fn with_first_event(
-        mut self,
-        deadline: Instant,
-        patience: Duration,
-    ) -> Result<Self, Failure> {
-        match within(deadline, patience, self.read(patience)).await {
-            Ok(Some(event)) => {
-                if let Some(running) = &mut self.running {
-                    running.first_event();
-                    running.answered_by(|| Some(event.chunk.model.clone()));
-                }
-                self.first = Some(event);
-                Ok(self)
-            }
-            Ok(None) => Err(self.fail(Failure::Broken("its stream is empty".to_owned()), false)),
-            Err(failure) => Err(self.fail(failure, false)),
+    pub(crate) async fn first_event(&mut self, deadline: Instant, patience: Duration) -> Result<(), Failure> {
+        let event = within(deadline, patience, self.read(patience)).await?;
+        let event = event.ok_or_else(|| Failure::Broken("its stream is empty".to_owned()))?;
+        if let Some(running) = &mut self.running {
+            running.first_event();
+            running.answered_by(|| Some(event.chunk.model.clone()));
         }
+        self.first = Some(event);
+        Ok(())
+    }
+
+    /// The whole answer as the deployment would have given it, but under the public name.
+    pub(crate) async fn whole(mut self) -> Result<String, (Failure, Running)> {
+        match self.put_together().await {
+            Ok(answer) => {
+                if let Some(running) = self.running.take() {
+                    running.completed();
+                }
+                Ok(answer)
+            }
+            Err(failure) => Err(self.failed(failure)),
+        }
+    }
+
+    async fn put_together(&mut self) -> Result<String, Failure> {
+        while self.read(self.patience.between).await?.is_some() {}
+        let assembly = self.assembly.take().unwrap_or_else(|| Assembly::new(self.kind));
+        Ok(assembly.finish(&self.public_model, self.usage))
+    }
+
+    /// Gives the request back, of which this was an attempt.
+    pub(crate) fn failed(mut self, failure: Failure) -> (Failure, Running) {
+        let running = self.running.take();
+        (failure, running.expect("it has not ended"))
     }
 
     /// The next event; `None` at the end, when the request has been settled. Nothing follows a failure. A call that is
@@ -122,7 +149,13 @@ impl AnswerStream {
                 self.running.take()?.completed();
                 None
             }
-            Err(failure) => Some(Err(self.fail(failure, true))),
+            Err(failure) => {
+                if let Some(mut running) = self.running.take() {
+                    running.attempt_failed(&failure);
+                    running.failed(&failure, true);
+                }
+                Some(Err(failure))
+            }
         }
     }
 
@@ -144,13 +177,6 @@ impl AnswerStream {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.usage
-    }
-
-    fn fail(&mut self, failure: Failure, begun: bool) -> Failure {
-        if let Some(running) = self.running.take() {
-            running.failed(&failure, begun);
-        }
-        failure
     }
 
     /// Reads up to the next event of the answer; `None` at its end.
@@ -206,6 +232,7 @@ impl AnswerStream {
         let text = std::str::from_utf8(data).ok();
         if let Some((chunk, visible)) = text.and_then(|text| Chunk::read_plain(text, &self.model_json)) {
             self.count(&chunk);
+            self.put_aside(text.unwrap_or_default())?;
             return Ok(Event {
                 chunk,
                 visible: Some(visible),
@@ -224,11 +251,20 @@ impl AnswerStream {
             .or_else(|_| Chunk::deserialize(serde_json::from_slice::<Value>(data)?))
             .map_err(|error| nonsense(&error))?;
         self.count(&chunk);
+        self.put_aside(text.unwrap_or_default())?;
         Ok(Event {
             visible: self.visible(&fields, &chunk),
             chunk,
             usage: self.usage,
         })
+    }
+
+    fn put_aside(&mut self, chunk: &str) -> Result<(), Failure> {
+        let added = self.assembly.as_mut().map(|assembly| assembly.add(chunk));
+        added
+            .transpose()
+            .map_err(|error| Failure::Broken(error.to_string()))?;
+        Ok(())
     }
 
     /// The deployment's own numbers where it gives them; else one token for each chunk with text, as an estimate.

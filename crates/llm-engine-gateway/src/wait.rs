@@ -1,12 +1,21 @@
-use std::num::NonZeroUsize;
+use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use llm_engine_admission::{
+    Admission, AdmissionSetup, Arrival, Class, Limit, Place as AdmittedPlace, Queued, Request, Saturated,
+    Standing, Turn,
+};
+use llm_engine_limit::Time;
+use llm_engine_wire::openai::Usage;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::Refusal;
+use crate::metrics::ModelMetrics;
 
 /// Whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,233 +27,240 @@ pub enum Priority {
     Batch,
 }
 
-/// The line in front of one model: so many requests run, so many more wait for a bounded time, first come, first served.
-/// Rows of batches stand beside it, and take what it leaves.
-#[derive(Debug)]
-pub(crate) struct Queue {
-    model: String,
-    places: Arc<Semaphore>,
-    /// Those that rows of batches may hold.
-    batch_places: Arc<Semaphore>,
-    /// Told whenever there may be a place that nobody in the line wants.
-    freed: Arc<Notify>,
-    concurrency: NonZeroUsize,
-    wait: Duration,
-    length: usize,
-    waiting: AtomicUsize,
-    mean_run: Arc<MeanRun>,
+impl From<Priority> for Class {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Interactive => Self::Interactive,
+            Priority::Batch => Self::Batch,
+        }
+    }
 }
 
-/// A place among the running requests, free again when this is dropped.
+/// What may be with a model's deployments, and what waits in front of them: the [`Admission`] with the clock, the lock and the
+/// wake-ups that it does not have itself.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    model: String,
+    /// Whether it is found out how much they can take.
+    pub(crate) is_adaptive: bool,
+    /// Held for a few look-ups in trees, never across an await, and never while a [`Place`] is dropped.
+    state: Mutex<State>,
+    epoch: Instant,
+    metrics: Arc<ModelMetrics>,
+    /// Told when something has begun to wait, so that the time for its turn is looked at.
+    queued: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    admission: Admission,
+    waiting: HashMap<Queued, oneshot::Sender<Result<Place, Saturated>>>,
+}
+
+/// What a [`Pool`] is made with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PoolSetup {
+    pub(crate) is_adaptive: bool,
+    /// The most requests at a time. `None`: no bound.
+    pub(crate) most: Option<NonZeroU32>,
+    pub(crate) wait: Duration,
+    pub(crate) queue: usize,
+}
+
+/// A place among the requests that are with the deployments, free again when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
-    taken: Instant,
-    mean_run: Arc<MeanRun>,
-    _permit: OwnedSemaphorePermit,
-    _of_batches: Option<OwnedSemaphorePermit>,
-    /// The last to be dropped: whoever it tells finds the place free.
-    _freed: Freed,
+    pool: Arc<Pool>,
+    /// `None` once it is given back.
+    place: Option<AdmittedPlace>,
+    usage: Usage,
+    /// The tokens of its answer that the admission knows of.
+    told: u64,
 }
 
-/// Tells one row of a batch, when it is dropped, to look for a place.
-#[derive(Debug)]
-struct Freed(Arc<Notify>);
+/// How much longer who comes at its time may wait.
+const BOOKED_WAIT: Duration = Duration::from_secs(1);
+/// Often enough that the tokens in flight are known, and seldom enough that streams don't meet at the lock.
+const TOLD_TOKENS: u64 = 8;
 
-impl Drop for Freed {
-    fn drop(&mut self) {
-        self.0.notify_one();
-    }
-}
-
-/// The average time that a request holds its place, in milliseconds: the base of the guess when one will be free.
-#[derive(Debug)]
-struct MeanRun(AtomicU64);
-
-const FIRST_GUESS: Duration = Duration::from_secs(2);
-
-impl Queue {
-    pub(crate) fn new(model: &str, concurrency: NonZeroUsize, wait: Duration, length: usize) -> Self {
+impl Pool {
+    pub(crate) fn new(model: &str, setup: PoolSetup, metrics: Arc<ModelMetrics>) -> Self {
+        let most = setup.most.unwrap_or(NonZeroU32::MAX);
+        let limit = if setup.is_adaptive {
+            Limit::Adaptive { most }
+        } else {
+            Limit::Fixed(most)
+        };
+        let admission = Admission::new(AdmissionSetup {
+            limit,
+            wait: setup.wait,
+            booked_wait: setup.wait.saturating_add(BOOKED_WAIT),
+            queue: setup.queue,
+        });
+        let state = State {
+            admission,
+            waiting: HashMap::new(),
+        };
         Self {
             model: model.to_owned(),
-            places: Arc::new(Semaphore::new(concurrency.get())),
-            batch_places: Arc::new(Semaphore::new(batch_places(concurrency))),
-            freed: Arc::default(),
-            concurrency,
-            wait,
-            length,
-            waiting: AtomicUsize::new(0),
-            mean_run: Arc::new(MeanRun(AtomicU64::new(millis(FIRST_GUESS)))),
+            is_adaptive: setup.is_adaptive,
+            state: Mutex::new(state),
+            epoch: Instant::now(),
+            metrics,
+            queued: Notify::new(),
         }
     }
 
-    /// A place.
-    pub(crate) async fn place(&self, priority: Priority) -> Result<Place, Refusal> {
-        match priority {
-            Priority::Interactive => self.place_in_line().await,
-            Priority::Batch => Ok(self.place_left().await),
-        }
-    }
-
-    /// At once, or after a wait of bounded time.
-    async fn place_in_line(&self) -> Result<Place, Refusal> {
-        if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-            return Ok(self.taken(permit, None));
-        }
-        // Who goes without a place may leave one that was just given to it.
-        let _freed = Freed(Arc::clone(&self.freed));
-        let Some(_waiting) = Waiting::enter(&self.waiting, self.length) else {
-            return Err(self.saturated());
-        };
-        match timeout(self.wait, Arc::clone(&self.places).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(self.taken(permit, None)),
-            // The semaphore is never closed, so what is left is that the time is over.
-            Ok(Err(_)) | Err(_) => Err(self.saturated()),
-        }
-    }
-
-    /// One that nobody in the line wants, whenever there is one: a free place is given to who waits in the line before it
-    /// can be taken here.
-    async fn place_left(&self) -> Place {
-        let of_batches = Arc::clone(&self.batch_places).acquire_owned().await.ok();
-        loop {
-            if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-                // Two places that become free at once may have told only one of us.
-                if self.places.available_permits() > 0 {
-                    self.freed.notify_one();
+    /// A place, at once or when it is the request's turn.
+    pub(crate) async fn place(self: &Arc<Self>, request: Request) -> Result<Place, Refusal> {
+        let arrival = self.tell(|state, now| {
+            Ok(match state.admission.arrive(now, &request)? {
+                Arrival::Place(place) => Ok(self.taken(place)),
+                Arrival::Queued(queued) => {
+                    let (sender, turn) = oneshot::channel();
+                    state.waiting.insert(queued, sender);
+                    Err((queued, turn))
                 }
-                return self.taken(permit, of_batches);
+            })
+        });
+        let turn = match arrival {
+            Ok(Ok(place)) => return Ok(place),
+            Ok(Err((queued, turn))) => {
+                let _waiting = Waiting { pool: self, queued };
+                self.queued.notify_one();
+                // The other end is kept until there is something to say.
+                turn.await.expect("it is told of its turn")
             }
-            self.freed.notified().await;
+            Err(saturated) => Err(saturated),
+        };
+        turn.map_err(|saturated| self.refusal(saturated))
+    }
+
+    /// Gives turns that time brings about, until it is told to stop.
+    pub(crate) async fn give_turns(self: Arc<Self>, stop: CancellationToken) {
+        let turns = async {
+            loop {
+                let next = self.tell(|state, _| state.admission.next_turn());
+                match next {
+                    Some(next) => {
+                        let _ = timeout_at(self.instant(next), self.queued.notified()).await;
+                    }
+                    None => self.queued.notified().await,
+                }
+            }
+        };
+        stop.run_until_cancelled_owned(turns).await;
+    }
+
+    /// How things stand.
+    pub(crate) fn standing(&self) -> Standing {
+        self.state.lock().admission.standing()
+    }
+
+    /// A moment as the admission counts it.
+    pub(crate) fn time(&self, instant: Instant) -> Time {
+        Time::after_epoch(instant.saturating_duration_since(self.epoch))
+    }
+
+    /// Since there is this.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    fn instant(&self, time: Time) -> Instant {
+        let far = Duration::from_secs(3600);
+        self.epoch + Duration::from_nanos(time.as_nanos()).min(self.epoch.elapsed() + far)
+    }
+
+    /// Tells the admission something, and those whose turn has come by it.
+    fn tell<T>(self: &Arc<Self>, event: impl FnOnce(&mut State, Time) -> T) -> T {
+        let mut turns = Vec::new();
+        let mut state = self.state.lock();
+        let now = self.time(Instant::now());
+        let told = event(&mut state, now);
+        while let Some(turn) = state.admission.turn(now) {
+            let (queued, turn) = match turn {
+                Turn::Place(queued, place) => (queued, Ok(self.taken(place))),
+                Turn::Refused(queued, saturated) => (queued, Err(saturated)),
+            };
+            turns.push((state.waiting.remove(&queued), turn));
         }
+        drop(state);
+        for (sender, turn) in turns {
+            // Who has gone gives its place back as it is dropped.
+            let _ = sender.map(|sender| sender.send(turn));
+        }
+        told
     }
 
-    /// Requests that hold a place now.
-    pub(crate) fn running(&self) -> usize {
-        self.concurrency.get() - self.places.available_permits()
-    }
-
-    /// Requests that wait for a place now.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
-    }
-
-    fn taken(&self, permit: OwnedSemaphorePermit, of_batches: Option<OwnedSemaphorePermit>) -> Place {
+    fn taken(self: &Arc<Self>, place: AdmittedPlace) -> Place {
         Place {
-            taken: Instant::now(),
-            mean_run: Arc::clone(&self.mean_run),
-            _permit: permit,
-            _of_batches: of_batches,
-            _freed: Freed(Arc::clone(&self.freed)),
+            pool: Arc::clone(self),
+            place: Some(place),
+            usage: Usage::default(),
+            told: 0,
         }
     }
 
-    fn saturated(&self) -> Refusal {
-        let ahead = self.waiting.load(Ordering::Relaxed) + 1;
-        let mean_run = Duration::from_millis(self.mean_run.0.load(Ordering::Relaxed));
-        let rounds = ahead.div_ceil(self.concurrency.get());
-        let retry_after = mean_run * u32::try_from(rounds).unwrap_or(u32::MAX);
-        Refusal::saturated(
-            &self.model,
-            self.concurrency.get(),
-            retry_after.min(LONGEST_GUESS),
-        )
+    fn refusal(&self, saturated: Saturated) -> Refusal {
+        self.metrics.shed(saturated.reason);
+        Refusal::saturated(&self.model, self.standing().limit, saturated)
     }
 }
 
-/// Rows of batches leave a quarter of the places to those who wait for their answers, but for the only one.
-fn batch_places(concurrency: NonZeroUsize) -> usize {
-    let all = concurrency.get();
-    (all - all.div_ceil(4)).max(1)
-}
+impl Place {
+    /// The request is sent to a deployment, for the first time or to another one.
+    pub(crate) fn sent(&mut self, deployment: u32) {
+        self.tell(|state, now, place| state.admission.sent(now, place, deployment));
+    }
 
-/// Clients don't follow hints above a minute.
-const LONGEST_GUESS: Duration = Duration::from_secs(60);
+    /// The first token of its answer has come.
+    pub(crate) fn first_token(&mut self) {
+        self.tell(|state, now, place| state.admission.first_token(now, place));
+    }
+
+    /// What it has used so far.
+    pub(crate) fn used(&mut self, usage: Usage) {
+        self.usage = usage;
+        let written = usage.completion_tokens;
+        if self.pool.is_adaptive && written >= self.told.saturating_add(TOLD_TOKENS) {
+            self.told = written;
+            self.tell(|state, _, place| state.admission.wrote(place, written));
+        }
+    }
+
+    fn tell(&mut self, event: impl FnOnce(&mut State, Time, &AdmittedPlace)) {
+        if let Some(place) = &self.place {
+            self.pool.tell(|state, now| event(state, now, place));
+        }
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let run = millis(self.taken.elapsed());
-        let mean = self.mean_run.0.load(Ordering::Relaxed);
-        // A lost update between the two only makes the guess a little older.
-        self.mean_run.0.store((mean * 7 + run) / 8, Ordering::Relaxed);
+        let Some(place) = self.place.take() else { return };
+        let Usage {
+            prompt_tokens,
+            completion_tokens,
+            ..
+        } = self.usage;
+        self.pool
+            .tell(|state, now| state.admission.end(now, place, prompt_tokens, completion_tokens));
     }
 }
 
-/// One request in the line, counted until it is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn enter(waiting: &'a AtomicUsize, length: usize) -> Option<Self> {
-        if waiting.fetch_add(1, Ordering::Relaxed) < length {
-            return Some(Self(waiting));
-        }
-        waiting.fetch_sub(1, Ordering::Relaxed);
-        None
-    }
+/// A request in the queue, which leaves it when this is dropped.
+struct Waiting<'a> {
+    pool: &'a Arc<Pool>,
+    queued: Queued,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 8)
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt as _;
-
-    use super::*;
-
-    fn queue(concurrency: usize) -> Queue {
-        let concurrency = NonZeroUsize::new(concurrency).expect("not zero");
-        Queue::new("m", concurrency, Duration::from_secs(2), 10)
-    }
-
-    /// A place that is there without waiting.
-    fn at_once(queue: &Queue, priority: Priority) -> Option<Place> {
-        queue.place(priority).now_or_never()?.ok()
-    }
-
-    #[tokio::test]
-    async fn rows_of_batches_leave_a_quarter_of_the_places() {
-        for (places, most) in [(1, 1), (2, 1), (4, 3), (64, 48)] {
-            let queue = queue(places);
-            let taken: Vec<Place> = std::iter::from_fn(|| at_once(&queue, Priority::Batch)).collect();
-            assert_eq!(taken.len(), most);
-            assert_eq!(at_once(&queue, Priority::Interactive).is_some(), places > 1);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_place_goes_to_who_waits_in_the_line_before_any_row_of_a_batch() {
-        let queue = queue(1);
-        let first = at_once(&queue, Priority::Interactive);
-        let mut row = Box::pin(queue.place(Priority::Batch));
-        assert!(row.as_mut().now_or_never().is_none());
-        let mut waiting = Box::pin(queue.place(Priority::Interactive));
-        assert!(waiting.as_mut().now_or_never().is_none());
-        drop(first);
-        assert!(row.as_mut().now_or_never().is_none());
-        let second = waiting.await;
-        assert!(row.as_mut().now_or_never().is_none());
-        drop(second);
-        row.await.expect("rows are never refused");
-    }
-
-    #[tokio::test]
-    async fn a_place_that_was_given_to_who_has_gone_is_found_by_a_row() {
-        let queue = queue(1);
-        let first = at_once(&queue, Priority::Interactive);
-        let mut row = Box::pin(queue.place(Priority::Batch));
-        assert!(row.as_mut().now_or_never().is_none());
-        let mut waiting = Box::pin(queue.place(Priority::Interactive));
-        assert!(waiting.as_mut().now_or_never().is_none());
-        drop(first);
-        assert!(row.as_mut().now_or_never().is_none());
-        drop(waiting);
-        row.await.expect("rows are never refused");
+        self.pool.tell(|state, _| {
+            if state.waiting.remove(&self.queued).is_some() {
+                state.admission.cancel(self.queued);
+            }
+        });
     }
 }

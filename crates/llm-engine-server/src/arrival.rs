@@ -8,10 +8,13 @@ use axum::http::{HeaderMap, HeaderName, Uri};
 use foldhash::quality::FixedState;
 use ipnet::IpNet;
 use llm_engine_gateway::{Arrival, Fingerprint, TraceHeaders};
+use tokio::time::Instant;
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Milliseconds after which the caller has given up; our own clients send it with each attempt.
+const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 /// For whom the caller asks, where the body has no place for it.
 const USER: HeaderName = HeaderName::from_static("x-llm-engine-user");
 
@@ -34,6 +37,7 @@ pub(crate) fn arrival<'a>(
         user: user.or(header_user).filter(|user| !user.is_empty()),
         fingerprint: fingerprint(&parts.uri, &parts.headers, body),
         wait: preferred_wait(&parts.headers),
+        deadline: deadline(&parts.headers),
         bytes: body.len(),
         trace: TraceHeaders::read(&parts.headers),
     }
@@ -102,6 +106,12 @@ pub(crate) fn preferred_wait(headers: &HeaderMap) -> Duration {
     });
     let seconds = waits.next().unwrap_or(0);
     Duration::from_secs(seconds).min(LONGEST_WAIT)
+}
+
+/// When the caller gives up, if it says so. What is no number says nothing.
+fn deadline(headers: &HeaderMap) -> Option<Instant> {
+    let milliseconds = headers.get(REQUEST_TIMEOUT)?.to_str().ok()?.trim().parse().ok()?;
+    Instant::now().checked_add(Duration::from_millis(milliseconds))
 }
 
 #[cfg(test)]

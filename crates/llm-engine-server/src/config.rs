@@ -6,6 +6,7 @@
 mod caller;
 mod certificate;
 mod defaults;
+mod deployment;
 mod error;
 mod model;
 mod nano_usd;

@@ -6,11 +6,14 @@ use llm_engine_limit::Time;
 
 use super::{Admission, Running};
 use crate::law::Look;
-use crate::{Limit, Place};
+use crate::{Class, Limit, Place};
 
 impl Admission {
     /// Whether a request of this length may run now.
-    pub(super) fn has_room(&self, caller: u32, input_tokens: u64) -> bool {
+    pub(super) fn has_room(&self, caller: u32, class: Class, input_tokens: u64) -> bool {
+        if class == Class::Batch && self.of_batches >= left_to_batches(self.law.requests()) {
+            return false;
+        }
         let reserve = if self.queue.is_behind(caller) {
             0
         } else {
@@ -44,14 +47,16 @@ impl Admission {
         reserve
     }
 
-    pub(super) fn take_place(&mut self, caller: u32, charge: u64, input_tokens: u64) -> Place {
+    pub(super) fn take_place(&mut self, caller: u32, class: Class, charge: u64, input_tokens: u64) -> Place {
         let key = self.next_key;
         self.next_key += 1;
         let input_tokens = input_tokens.min(MOST_TOKENS);
+        self.of_batches += usize::from(class == Class::Batch);
         self.charged += charge;
         self.tokens += input_tokens;
         let running = Running {
             caller,
+            class,
             charge,
             input_tokens,
             written: 0,
@@ -98,6 +103,11 @@ impl Admission {
         self.law.look(now, look);
         now
     }
+}
+
+/// Three quarters, but at least one.
+fn left_to_batches(places: usize) -> usize {
+    (places - places.div_ceil(4)).max(1)
 }
 
 /// Above any request, and far below what sums overflow at.

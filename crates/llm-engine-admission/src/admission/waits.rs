@@ -8,7 +8,7 @@ use super::Admission;
 use crate::arrival::{SOONEST, charge};
 use crate::promises::Claim;
 use crate::queue::Waiting;
-use crate::{Reason, Request, Saturated};
+use crate::{Class, Limit, Reason, Request, Saturated};
 
 impl Admission {
     pub(super) fn longest_wait(&self, is_promised: bool) -> Duration {
@@ -17,6 +17,21 @@ impl Admission {
         } else {
             self.setup.wait
         }
+    }
+
+    /// When a request is refused at the latest that is queued now.
+    pub(super) fn until(&self, now: Time, request: &Request, is_promised: bool) -> Time {
+        let deadline = request.deadline.unwrap_or(Time::END);
+        if request.class == Class::Batch {
+            return deadline;
+        }
+        let longest = self.longest_wait(is_promised);
+        let patience = if self.drain.per_second().is_some() {
+            longest.mul_f64(PATIENCE)
+        } else {
+            longest
+        };
+        deadline.min(now + patience)
     }
 
     /// The work that would be done before a request has its turn.
@@ -51,14 +66,16 @@ impl Admission {
         ahead: u64,
         is_promised: bool,
     ) -> Option<Reason> {
-        if self.queue.len() >= self.setup.queue {
+        if self.queue.of_class(request.class) >= self.setup.queue {
             return Some(Reason::QueueFull);
         }
         let Some(wait) = self.drain.time_for(ahead) else {
-            // Before anything is known of the models' pace: no more than would run next.
-            return (self.queue.len() >= self.law.requests()).then_some(Reason::EstimatedWait);
+            // Before anything is known of the models' pace: no more than would run next, unless somebody knows how many that are.
+            let is_unknown = matches!(self.setup.limit, Limit::Adaptive { .. }) && request.class == Class::Interactive;
+            return (is_unknown && self.queue.of_class(request.class) >= self.law.requests())
+                .then_some(Reason::EstimatedWait);
         };
-        if wait > self.longest_wait(is_promised) {
+        if request.class == Class::Interactive && wait > self.longest_wait(is_promised) {
             return Some(Reason::EstimatedWait);
         }
         let comes_too_late = |deadline| now + wait >= deadline;
@@ -135,6 +152,8 @@ impl Admission {
     }
 }
 
+/// After so many times as long as was allowed for by an estimate, a queued request is refused.
+const PATIENCE: f64 = 1.5;
 /// Times are promised for all that the models get done but for one part in so many more: what they get done in a minute varies by
 /// a tenth.
 const SPARE: u64 = 3;

@@ -14,6 +14,7 @@ async fn a_worker_that_is_stopped_before_it_begins_never_runs() {
     let setup = WorkerSetup {
         program: PathBuf::from("/bin/sh"),
         arguments: vec!["-c".into(), format!("echo > '{}'", ran.display()).into()],
+        is_adaptive: false,
     };
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     stop.cancel();

@@ -1,7 +1,7 @@
 //! A day of mixed traffic: what is charged is what was served, to the token.
 
 use std::collections::{BTreeMap, HashMap};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -383,7 +383,7 @@ async fn over_a_day_of_everything_that_can_happen_what_is_charged_is_what_was_se
     let second = model("n", &remote(&mut setup).url);
     setup.models.push(second);
     for model in &mut setup.models {
-        model.concurrency = NonZeroUsize::new(6).unwrap();
+        model.concurrency = NonZeroU32::new(6);
         model.queue_length = 8;
     }
     setup.policies = policies(&mut rng);

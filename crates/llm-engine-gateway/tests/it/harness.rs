@@ -1,6 +1,6 @@
 use std::fmt::Debug;
 use std::future::poll_fn;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock};
 use std::task::Poll;
@@ -217,25 +217,33 @@ pub(crate) fn model(name: &str, url: &str) -> ModelSetup {
     ModelSetup {
         name: name.to_owned(),
         aliases: Vec::new(),
-        deployment: DeploymentSetup::Remote(RemoteSetup {
-            url: url.to_owned(),
-            model: "up".to_owned(),
-            api_key: None,
-            timeouts: Timeouts::default(),
-            certificate_authorities: Vec::new(),
-        }),
+        deployments: vec![deployment(url)],
+        fallbacks: Vec::new(),
         chat_template_for_prompts: false,
         default_output_tokens: 20,
         price: PriceSetup::default(),
-        concurrency: NonZeroUsize::MIN,
+        concurrency: Some(NonZeroU32::MIN),
         queue_wait: Duration::from_secs(2),
         queue_length: 0,
     }
 }
 
+/// A deployment that is left to limit itself.
+pub(crate) fn deployment(url: &str) -> DeploymentSetup {
+    DeploymentSetup::Remote(RemoteSetup {
+        url: url.to_owned(),
+        model: "up".to_owned(),
+        api_key: None,
+        is_adaptive: false,
+        limits: None,
+        timeouts: Timeouts::default(),
+        certificate_authorities: Vec::new(),
+    })
+}
+
 /// The one deployment of the set-up's first model.
 pub(crate) fn remote(setup: &mut Setup) -> &mut RemoteSetup {
-    match &mut setup.models[0].deployment {
+    match &mut setup.models[0].deployments[0] {
         DeploymentSetup::Remote(remote) => remote,
         DeploymentSetup::Worker(worker) => panic!("{worker:?}"),
     }

@@ -1,6 +1,6 @@
 //! Requests that are held until their time comes: how many there can be, and what is left of those whose callers go.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ type Answer<'a> = Pin<Box<dyn Future<Output = Result<AnswerBody, CompleteError>>
 /// A hundred a second for each caller, one at once; who is beyond is held as long as can be.
 async fn world() -> World {
     let mut world = World::with(|setup| {
-        setup.models[0].concurrency = NonZeroUsize::new(10_000).unwrap();
+        setup.models[0].concurrency = NonZeroU32::new(10_000);
         setup.policies = vec![PolicySetup {
             per: Per {
                 caller: true,
@@ -198,7 +198,7 @@ async fn who_is_held_without_a_time_and_goes_takes_no_equal_request_s_time_along
         let other = model("n", &remote(setup).url);
         setup.models.push(other);
         for model in &mut setup.models {
-            model.concurrency = NonZeroUsize::new(10).unwrap();
+            model.concurrency = NonZeroU32::new(10);
         }
         setup.policies = vec![rate, two_at_once];
     })
@@ -239,7 +239,7 @@ async fn who_comes_at_its_time_after_one_that_was_late_waits_for_a_moment_instea
         gateway,
         mut upstream,
     } = World::with(|setup| {
-        setup.models[0].concurrency = NonZeroUsize::new(10).unwrap();
+        setup.models[0].concurrency = NonZeroU32::new(10);
         let strict = Quota::strict(101, Duration::from_secs(1), 1).unwrap();
         setup.policies = vec![policy("p", [(Unit::Requests, strict)])];
     })

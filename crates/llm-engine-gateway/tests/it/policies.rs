@@ -1,6 +1,6 @@
 //! Several policies at once, and whom they count together.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use llm_engine_gateway::{Level, MatchSetup, Per, PolicySetup, RefusalCode, Unit};
@@ -299,7 +299,7 @@ async fn a_caller_sees_the_levels_of_those_policies_that_count_it() {
 async fn requests_at_the_same_time_are_counted_until_the_last_of_the_answer() {
     let _frozen = freeze();
     let mut world = World::with(|setup| {
-        setup.models[0].concurrency = NonZeroUsize::new(10).unwrap();
+        setup.models[0].concurrency = NonZeroU32::new(10);
         setup.policies = vec![PolicySetup {
             concurrency: NonZeroU32::new(2),
             ..policy("p", [])

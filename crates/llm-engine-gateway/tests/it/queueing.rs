@@ -1,6 +1,6 @@
 //! The line in front of a model.
 
-use std::num::NonZeroUsize;
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::harness::{
     request, spent, stream_of, streaming,
 };
 
-async fn world(concurrency: usize, queue_length: usize) -> World {
+async fn world(concurrency: u32, queue_length: usize) -> World {
     World::with(|setup| {
-        setup.models[0].concurrency = NonZeroUsize::new(concurrency).unwrap();
+        setup.models[0].concurrency = NonZeroU32::new(concurrency);
         setup.models[0].queue_length = queue_length;
         setup.policies[0].concurrency = None;
     })
@@ -202,7 +202,7 @@ async fn as_many_run_as_there_are_places_and_each_model_has_its_own() {
     let mut world = World::with(|setup| {
         let second = model("n", &remote(setup).url);
         setup.models.push(second);
-        setup.models[0].concurrency = NonZeroUsize::new(3).unwrap();
+        setup.models[0].concurrency = NonZeroU32::new(3);
     })
     .await;
     let mut running = Vec::new();

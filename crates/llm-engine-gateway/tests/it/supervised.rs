@@ -34,14 +34,15 @@ async fn a_program_that_is_missing_takes_its_model_down_and_nothing_else() {
     let _frozen = freeze();
     let mut world = World::with(|setup| {
         let remote = std::mem::replace(
-            &mut setup.models[0].deployment,
+            &mut setup.models[0].deployments[0],
             DeploymentSetup::Worker(WorkerSetup {
                 program: PathBuf::from("/no/such/program"),
                 arguments: Vec::new(),
+                is_adaptive: false,
             }),
         );
         let mut other = model("n", "");
-        other.deployment = remote;
+        other.deployments = vec![remote];
         setup.models.push(other);
     })
     .await;
@@ -201,9 +202,10 @@ async fn no_two_workers_are_given_the_same_socket() {
         setup.models.clear();
         for name in &names {
             let mut model = model(name, "");
-            model.deployment = DeploymentSetup::Worker(WorkerSetup {
+            model.deployments[0] = DeploymentSetup::Worker(WorkerSetup {
                 program: PathBuf::from("/bin/sh"),
                 arguments: ["-c", &script, "sh"].map(Into::into).into(),
+                is_adaptive: false,
             });
             setup.models.push(model);
         }

@@ -11,7 +11,7 @@ async fn in_front_of(url: &str) -> World {
     World::with(|world| {
         *world = setup(url);
         remote(world).certificate_authorities = vec![authority()];
-        world.models[0].concurrency = 8.try_into().unwrap();
+        world.models[0].concurrency = std::num::NonZeroU32::new(8);
     })
     .await
 }

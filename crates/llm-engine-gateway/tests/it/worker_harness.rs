@@ -52,9 +52,10 @@ impl WorkerWorld {
         let mut address = String::new();
         let world = World::with(|setup| {
             address = crate::harness::remote(setup).url.clone();
-            setup.models[0].deployment = DeploymentSetup::Worker(WorkerSetup {
+            setup.models[0].deployments[0] = DeploymentSetup::Worker(WorkerSetup {
                 program: PathBuf::from("/bin/sh"),
                 arguments: ["-c", &script, "sh"].map(Into::into).into(),
+                is_adaptive: false,
             });
             setup.socket_folder = folder.path().to_owned();
             if let Some(policies) = policies {

@@ -1,21 +1,17 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use axum::http::Uri;
-use llm_engine_gateway::{
-    ApiKeyDigest, DeploymentSetup, ModelSetup, PriceSetup, RemoteSetup, Timeouts, WorkerSetup,
-};
+use llm_engine_gateway::{ApiKeyDigest, DeploymentSetup, ModelSetup, PriceSetup, RemoteSetup, WorkerSetup};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::caller::environment;
-use super::certificate::certificates;
+use super::deployment::{self, RawAdmission, RawDeployment};
 use super::error::{ConfigError, Mistake, Mistakes, Place, Source};
 use super::nano_usd::NanoUsd;
+use super::nearest::nearest;
 use super::policy::DeploymentLimits;
-use super::quota::{LIMITS, RawLimits, RawMode, RawOutputReservation, RawQuota};
 use super::spanned::Spanned;
 use super::{Config, defaults};
 
@@ -34,21 +30,23 @@ pub struct ModelConfig {
     pub default_output_tokens: u64,
     /// What it costs.
     pub price: PriceSetup,
-    /// How many requests run at the same time.
-    pub concurrency: NonZeroU32,
-    /// How long a request may wait for a place among them.
+    /// The models that answer in its place while it can't, the first one first.
+    pub fallbacks: Vec<String>,
+    /// The most requests that run at the same time. `None`: as many as are found to be right, or as come.
+    pub concurrency: Option<NonZeroU32>,
+    /// How long a request may wait for a place among them, as far as can be told beforehand.
     pub queue_wait: Duration,
     /// How many requests may wait.
     pub queue_length: usize,
 }
 
 /// What runs a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Runner {
     /// A model file, run by a worker process that the server starts.
     Gguf(GgufModel),
-    /// An OpenAI-compatible server.
-    Remote(RemoteSetup),
+    /// OpenAI-compatible servers, one or several.
+    Remote(Vec<RemoteSetup>),
 }
 
 /// A model file and how to run it.
@@ -66,6 +64,8 @@ pub struct GgufModel {
     pub context_tokens: Option<NonZeroU32>,
     /// Threads of the model runner. `None`: the worker's default.
     pub threads: Option<NonZeroU32>,
+    /// Whether it is found out how much it can take.
+    pub is_adaptive: bool,
 }
 
 /// A model: a file that is run here, or deployments on other servers.
@@ -94,9 +94,14 @@ pub(super) struct RawModel {
     /// What `usd` counts.
     #[serde(default)]
     price: RawPrice,
-    /// Requests that run at the same time.
+    /// Models that answer in its place while it can't: it is full, cooling, failing or gone. The first one first.
+    #[serde(default)]
+    fallbacks: Vec<Spanned<String>>,
+    /// Whether it is found out how much the model file's runner can take; for deployments each has its own.
+    admission: Option<Spanned<RawAdmission>>,
+    /// The most requests that run at the same time.
     concurrency: Option<NonZeroU32>,
-    /// How long a request may wait for a place; after that it is refused.
+    /// How long a request may wait for a place, by estimate; who would wait longer is refused at once.
     queue_wait: Option<Spanned<String>>,
     /// How many requests may wait.
     queue_length: Option<usize>,
@@ -115,61 +120,8 @@ struct RawPrice {
     output_usd_per_million: NanoUsd,
 }
 
-/// A server that has the model, and what it may be asked for.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "Deployment")]
-struct RawDeployment {
-    /// Where its API begins, such as `http://127.0.0.1:8000/v1`.
-    url: Spanned<String>,
-    /// What it calls the model.
-    model: String,
-    /// The environment variable that holds the key for it.
-    api_key_env: Option<Spanned<String>>,
-    /// How long it may take.
-    #[serde(default)]
-    timeouts: RawTimeouts,
-    /// The file with the certificate authority that it is trusted by, beside the usual ones.
-    certificate_authority: Option<Spanned<PathBuf>>,
-    /// How many requests.
-    requests: Option<Spanned<RawQuota>>,
-    /// How many tokens of prompts.
-    input_tokens: Option<Spanned<RawQuota>>,
-    /// How many generated tokens.
-    output_tokens: Option<Spanned<RawQuota>>,
-    /// How many tokens of either kind.
-    tokens: Option<Spanned<RawQuota>>,
-    /// How many dollars, at the models' prices.
-    usd: Option<Spanned<RawQuota<NanoUsd>>>,
-    /// How many requests at the same time.
-    concurrency: Option<NonZeroU32>,
-    /// Whether it refuses, or only shows what it would refuse.
-    mode: Option<RawMode>,
-    /// How long a request waits in the server instead of being refused, at most 60s.
-    hold: Option<Spanned<String>>,
-    /// How many output tokens a request reserves that names no maximum.
-    output_reservation: Option<RawOutputReservation>,
-}
-
-/// How long a deployment may take.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "Timeouts")]
-struct RawTimeouts {
-    /// To be connected.
-    connect: Option<Spanned<String>>,
-    /// Until the first token.
-    first_token: Option<Spanned<String>>,
-    /// Between two tokens.
-    between_tokens: Option<Spanned<String>>,
-    /// For the whole answer.
-    total: Option<Spanned<String>>,
-}
-
 /// As many sequences as the built-in model answers at once in a modest amount of memory.
 const GGUF_CONCURRENCY: NonZeroU32 = NonZeroU32::new(4).expect("4 is not 0");
-/// Remote servers batch well; this is a start that does not overrun a small one.
-const REMOTE_CONCURRENCY: NonZeroU32 = NonZeroU32::new(64).expect("64 is not 0");
 const OUTPUT_TOKENS: NonZeroU32 = NonZeroU32::new(512).expect("512 is not 0");
 const QUEUE_WAIT: Duration = Duration::from_secs(2);
 const QUEUE_LENGTH: usize = 1024;
@@ -181,10 +133,17 @@ pub(super) fn check_all(
     mistakes: &mut Mistakes,
 ) -> (Vec<ModelConfig>, Vec<DeploymentLimits>) {
     let mut names = BTreeSet::new();
+    let all_names: BTreeSet<String> = models
+        .iter()
+        .flat_map(|(name, model)| std::iter::once(name).chain(&model.aliases))
+        .map(|name| name.get_ref().clone())
+        .collect();
     let mut checked = Vec::with_capacity(models.len());
     let mut deployments = Vec::new();
     for (name, model) in models {
-        let model = check_names(&name, &model, &mut names, source).and_then(|()| check(name, model, source));
+        let model = check_names(&name, &model, &mut names, source)
+            .and_then(|()| check_fallbacks(&name, &model, &all_names, source))
+            .and_then(|()| check(name, model, source));
         if let Some((model, deployment)) = mistakes.keep(model) {
             checked.push(model);
             deployments.extend(deployment);
@@ -211,6 +170,32 @@ fn check_names(
     Ok(())
 }
 
+/// Each must be another model.
+fn check_fallbacks(
+    name: &Spanned<String>,
+    model: &RawModel,
+    all_names: &BTreeSet<String>,
+    source: &Source<'_>,
+) -> Result<(), Mistake> {
+    let is_own = |fallback: &Spanned<String>| {
+        let mut names = std::iter::once(name).chain(&model.aliases);
+        names.any(|name| name.get_ref() == fallback.get_ref())
+    };
+    for fallback in &model.fallbacks {
+        let name = fallback.get_ref();
+        if is_own(fallback) {
+            let message = format!("'{name}' is the model itself, which can't answer in its own place");
+            return Err(source.error(fallback.span(), message));
+        }
+        if !all_names.contains(name) {
+            let hint = nearest(name, all_names.iter().map(String::as_str));
+            let hint = hint.map_or_else(String::new, |name| format!("; is '{name}' meant?"));
+            return Err(source.error(fallback.span(), format!("there is no model '{name}'{hint}")));
+        }
+    }
+    Ok(())
+}
+
 /// The model of the built-in configuration.
 pub(super) fn built_in() -> Result<Vec<ModelConfig>, ConfigError> {
     Ok(Config::parse(defaults::CONFIG, Path::new("built-in configuration"))?.models)
@@ -232,11 +217,13 @@ fn check(
         deployments,
         default_output_tokens,
         price,
+        fallbacks,
+        admission,
         concurrency,
         queue_wait,
         queue_length,
     } = raw;
-    let (runner, usual_concurrency, limits) = match (gguf, deployments) {
+    let (runner, concurrency, limits) = match (gguf, deployments) {
         (Some(gguf), None) => {
             let sha256 = sha256.map(|digest| check_digest(&digest, source)).transpose()?;
             let gguf = GgufModel {
@@ -246,8 +233,10 @@ fn check(
                 base: source.folder().to_owned(),
                 context_tokens,
                 threads,
+                is_adaptive: admission.is_none_or(|admission| *admission.get_ref() == RawAdmission::Adaptive),
             };
-            (Runner::Gguf(gguf), GGUF_CONCURRENCY, None)
+            let concurrency = concurrency.unwrap_or(GGUF_CONCURRENCY);
+            (Runner::Gguf(gguf), Some(concurrency), None)
         }
         (None, Some(deployments)) => {
             if sha256.is_some() || context_tokens.is_some() || threads.is_some() {
@@ -256,8 +245,12 @@ fn check(
                     "sha256, context_tokens and threads belong to a gguf, not to deployments",
                 ));
             }
-            let (remote, limits) = check_deployments(deployments, name.get_ref(), source)?;
-            (Runner::Remote(remote), REMOTE_CONCURRENCY, limits)
+            if let Some(admission) = admission {
+                let message = "admission belongs to each of the deployments, or to a gguf";
+                return Err(source.error(admission.span(), message));
+            }
+            let (remotes, limits) = deployment::check_all(deployments, name.get_ref(), source)?;
+            (Runner::Remote(remotes), concurrency, limits)
         }
         (Some(_), Some(_)) | (None, None) => {
             let message = format!(
@@ -277,7 +270,8 @@ fn check(
             input: price.input_usd_per_million.into(),
             output: price.output_usd_per_million.into(),
         },
-        concurrency: concurrency.unwrap_or(usual_concurrency),
+        fallbacks: fallbacks.into_iter().map(Spanned::into_inner).collect(),
+        concurrency,
         queue_wait: queue_wait.map_or(Ok(QUEUE_WAIT), |wait| duration(&wait, "queue_wait", source))?,
         queue_length: queue_length.unwrap_or(QUEUE_LENGTH),
     };
@@ -289,114 +283,6 @@ fn check_digest(digest: &Spanned<String>, source: &Source<'_>) -> Result<String,
     match ApiKeyDigest::from_hex(digits) {
         Some(_) => Ok(digits.to_ascii_lowercase()),
         None => Err(source.error(digest.span(), "sha256 must be 64 hexadecimal digits")),
-    }
-}
-
-fn check_deployments(
-    deployments: Spanned<Vec<Spanned<RawDeployment>>>,
-    model_name: &str,
-    source: &Source<'_>,
-) -> Result<(RemoteSetup, Option<DeploymentLimits>), Mistake> {
-    let span = deployments.span();
-    let mut deployments = deployments.into_inner().into_iter();
-    let (Some(only), None) = (deployments.next(), deployments.next()) else {
-        return Err(source.error(span, "a model has exactly one deployment in this version"));
-    };
-    let span = only.span();
-    let RawDeployment {
-        url,
-        model,
-        api_key_env,
-        timeouts,
-        certificate_authority,
-        requests,
-        input_tokens,
-        output_tokens,
-        tokens,
-        usd,
-        concurrency,
-        mode,
-        hold,
-        output_reservation,
-    } = only.into_inner();
-    check_url("url", &url, "http://127.0.0.1:8000/v1", source)?;
-    let api_key = api_key_env.map(|name| environment(&name, source)).transpose()?;
-    let authorities = certificate_authority.map(|path| certificates(&path, source));
-    let remote = RemoteSetup {
-        url: url.into_inner(),
-        model,
-        api_key,
-        timeouts: timeouts.check(source)?,
-        certificate_authorities: authorities.transpose()?.unwrap_or_default(),
-    };
-    let limits = RawLimits {
-        requests,
-        input_tokens,
-        output_tokens,
-        tokens,
-        usd,
-        concurrency,
-        mode,
-        hold,
-        output_reservation,
-    };
-    if limits.limit_something() {
-        let model = model_name.to_owned();
-        return Ok((remote, Some(DeploymentLimits { model, span, limits })));
-    }
-    if mode.is_some() || limits.hold.is_some() || output_reservation.is_some() {
-        let message = format!(
-            "mode, hold and output_reservation say how a deployment is limited, but this one is not; give it {LIMITS}"
-        );
-        return Err(source.error(span, message));
-    }
-    Ok((remote, None))
-}
-
-/// A setting that is a URL, such as this example.
-pub(super) fn check_url(
-    setting: &str,
-    url: &Spanned<String>,
-    example: &str,
-    source: &Source<'_>,
-) -> Result<(), Mistake> {
-    let text = url.get_ref();
-    let uri: Option<Uri> = text.parse().ok();
-    let is_good = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
-    if uri.as_ref().is_some_and(is_good) {
-        return Ok(());
-    }
-    let message = format!("{setting} is '{text}'; it must begin with http:// or https://, as in {example}");
-    Err(source.error(url.span(), message))
-}
-
-impl RawTimeouts {
-    fn check(self, source: &Source<'_>) -> Result<Timeouts, Mistake> {
-        let Self {
-            connect,
-            first_token,
-            between_tokens,
-            total,
-        } = self;
-        let check = |field: &str, text: Option<Spanned<String>>| -> Result<Option<Duration>, Mistake> {
-            let Some(text) = text else { return Ok(None) };
-            let checked = duration(&text, &format!("timeouts.{field}"), source)?;
-            if checked.is_zero() {
-                let message = format!(
-                    "timeouts.{field} is '{}', in which nothing can happen",
-                    text.get_ref()
-                );
-                return Err(source.error(text.span(), message));
-            }
-            Ok(Some(checked))
-        };
-        let usual = Timeouts::default();
-        Ok(Timeouts {
-            connect: check("connect", connect)?.unwrap_or(usual.connect),
-            first_token: check("first_token", first_token)?.unwrap_or(usual.first_token),
-            between_tokens: check("between_tokens", between_tokens)?.unwrap_or(usual.between_tokens),
-            total: check("total", total)?,
-        })
     }
 }
 
@@ -425,14 +311,16 @@ impl PartialEq for GgufModel {
             base,
             context_tokens,
             threads,
+            is_adaptive,
         } = self;
-        (source, sha256, base, context_tokens, threads)
+        (source, sha256, base, context_tokens, threads, is_adaptive)
             == (
                 &other.source,
                 &other.sha256,
                 &other.base,
                 &other.context_tokens,
                 &other.threads,
+                &other.is_adaptive,
             )
     }
 }
@@ -459,18 +347,19 @@ impl ModelConfig {
         self,
         worker: impl FnOnce(&Self, &GgufModel) -> Result<WorkerSetup, E>,
     ) -> Result<ModelSetup, E> {
-        let deployment = match &self.runner {
-            Runner::Gguf(gguf) => DeploymentSetup::Worker(worker(&self, gguf)?),
-            Runner::Remote(remote) => DeploymentSetup::Remote(remote.clone()),
+        let deployments = match &self.runner {
+            Runner::Gguf(gguf) => vec![DeploymentSetup::Worker(worker(&self, gguf)?)],
+            Runner::Remote(remotes) => remotes.iter().cloned().map(DeploymentSetup::Remote).collect(),
         };
         Ok(ModelSetup {
-            deployment,
+            deployments,
+            fallbacks: self.fallbacks,
             name: self.name,
             aliases: self.aliases,
             chat_template_for_prompts: self.chat_template_for_prompts,
             default_output_tokens: self.default_output_tokens,
             price: self.price,
-            concurrency: NonZeroUsize::try_from(self.concurrency).unwrap_or(NonZeroUsize::MAX),
+            concurrency: self.concurrency,
             queue_wait: self.queue_wait,
             queue_length: self.queue_length,
         })

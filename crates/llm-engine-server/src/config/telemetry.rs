@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::caller::environment;
 use super::error::{Mistake, Source};
-use super::model::check_url;
+use super::deployment::check_url;
 use super::spanned::Spanned;
 
 /// Where traces of requests go: to a collector that speaks OTLP over HTTP. What is left out is as the `OTEL_` variables of the

@@ -305,7 +305,7 @@ fn each_mistake_is_told_with_its_line() {
         ),
         (
             message("[models.m]\ndeployments = []"),
-            "llm-engine.toml:2: a model has exactly one deployment",
+            "llm-engine.toml:2: a model has 1 to 64 deployments, not 0",
         ),
         (
             message("[models.m]\ndeployments = [{ url = 'ftp://x', model = 'y' }]"),

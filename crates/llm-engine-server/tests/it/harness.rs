@@ -219,7 +219,7 @@ pub(crate) fn config(upstream: &str, more: &str) -> String {
     };
     let (model, sections) = more.split_at(section.unwrap_or(more.len()));
     format!(
-        "listen = '127.0.0.1:0'\n[models.m]\ndeployments = [{{ url = '{upstream}', model = 'upstream' }}]\n\
+        "listen = '127.0.0.1:0'\n[models.m]\ndeployments = [{{ url = '{upstream}', model = 'upstream', admission = 'off' }}]\n\
          {model}\n{CALLERS}\n{sections}"
     )
 }

@@ -135,11 +135,15 @@ impl Summary {
                 .chain(&model.aliases)
                 .map(String::as_str)
                 .collect();
+            let fallbacks = match &model.fallbacks[..] {
+                [] => String::new(),
+                fallbacks => format!("; while it can't answer, {} does", fallbacks.join(", then ")),
+            };
             format!(
-                "  {}: {}; {} requests at a time, {} more wait for up to {}",
+                "  {}: {}; {} at a time, {} more wait for up to about {}{fallbacks}",
                 names.join(", "),
                 runs(model),
-                model.concurrency,
+                concurrency(model),
                 model.queue_length,
                 humantime::format_duration(model.queue_wait)
             )
@@ -215,6 +219,26 @@ fn traces(telemetry: &TelemetrySetup) -> String {
 fn runs(model: &ModelConfig) -> String {
     match &model.runner {
         Runner::Gguf(gguf) => format!("run here, from {}", gguf.source),
-        Runner::Remote(remote) => format!("{} at {}", remote.model, remote.url),
+        Runner::Remote(remotes) => {
+            let deployments = remotes.iter().map(|remote| {
+                let limited = if remote.is_adaptive { "" } else { ", which limits itself" };
+                format!("{} at {}{limited}", remote.model, remote.url)
+            });
+            deployments.collect::<Vec<_>>().join(" and ")
+        }
+    }
+}
+
+/// How many requests the model runs at a time.
+fn concurrency(model: &ModelConfig) -> String {
+    let is_adaptive = match &model.runner {
+        Runner::Gguf(gguf) => gguf.is_adaptive,
+        Runner::Remote(remotes) => remotes.iter().any(|remote| remote.is_adaptive),
+    };
+    match (model.concurrency, is_adaptive) {
+        (Some(most), true) => format!("as many requests as it is found to be able to take, but at most {most},"),
+        (None, true) => "as many requests as it is found to be able to take".to_owned(),
+        (Some(most), false) => format!("{most} requests"),
+        (None, false) => "all requests that come".to_owned(),
     }
 }

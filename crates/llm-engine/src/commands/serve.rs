@@ -208,7 +208,9 @@ fn worker(
     let mut arguments: Vec<OsString> = vec!["worker".into(), "--model".into(), (&model.name).into()];
     arguments.extend(["--log-format".into(), log_format.as_str().into()]);
     arguments.extend(["--gguf".into(), locate(gguf)?.into_os_string()]);
-    arguments.extend(["--parallel".into(), model.concurrency.to_string().into()]);
+    if let Some(concurrency) = model.concurrency {
+        arguments.extend(["--parallel".into(), concurrency.to_string().into()]);
+    }
     if let Some(tokens) = gguf.context_tokens {
         arguments.extend(["--context-tokens".into(), tokens.to_string().into()]);
     }
@@ -218,6 +220,7 @@ fn worker(
     Ok(WorkerSetup {
         program: program.to_owned(),
         arguments,
+        is_adaptive: gguf.is_adaptive,
     })
 }
 
