@@ -35,7 +35,9 @@ CHAT = json.dumps(
         "temperature": 0.2,
     }
 )
-STREAMED_CHAT = CHAT[:-1] + ', "stream": true}'
+# Of the models that pass through, that find out how much their deployment can take, and the same where a stream takes no time.
+ADAPTIVE_CHAT = CHAT.replace('"m"', '"adaptive"')
+ADAPTIVE_AT_ONCE_CHAT = CHAT.replace('"m"', '"adaptive-at-once"')
 V1 = json.dumps(
     {
         "prompt": "Why is the sky blue, and why is it red in the evening? Answer briefly, please.",
@@ -49,11 +51,13 @@ V1_PATH = "/v1/llm/completions-sync?model_endpoint_name=at-once"
 CONFIG = """
 listen = "127.0.0.1:0"
 [models.m]
-concurrency = 4096
-deployments = [{{ url = "http://{upstream}/v1", model = "m" }}]
+deployments = [{{ url = "http://{upstream}/v1", model = "m", admission = "off" }}]
 price = {{ input_usd_per_million = 0.15, output_usd_per_million = 0.60 }}
 [models.at-once]
-concurrency = 4096
+deployments = [{{ url = "http://{upstream_at_once}/v1", model = "m", admission = "off" }}]
+[models.adaptive]
+deployments = [{{ url = "http://{upstream}/v1", model = "m" }}]
+[models.adaptive-at-once]
 deployments = [{{ url = "http://{upstream_at_once}/v1", model = "m" }}]
 [callers.bench]
 team = "research"
@@ -119,7 +123,9 @@ class Contender:
     # Whose processor time counts; none when going direct.
     process: int | None
     path: str = CHAT_PATH
+    # Of whole answers, and of streams; none where these are not measured.
     body: str = CHAT
+    streamed: str | None = CHAT
 
 
 @dataclasses.dataclass
@@ -234,11 +240,13 @@ def contenders(stack: contextlib.ExitStack, arguments: argparse.Namespace, folde
         Contender("bare proxy", bare_address, bare.pid),
         Contender("vllm-router", router_address, router.pid),
         Contender("llm-engine", our_address, ours.pid),
-        Contender("llm-engine, v1 (16 chunks upstream)", our_address, ours.pid, V1_PATH, V1),
+        Contender("llm-engine, adaptive (16 chunks upstream)", our_address, ours.pid, CHAT_PATH, ADAPTIVE_AT_ONCE_CHAT, ADAPTIVE_CHAT),
+        Contender("llm-engine, v1 (16 chunks upstream)", our_address, ours.pid, V1_PATH, V1, None),
     ]
     chosen = [one for one in all_of_them if re.search(arguments.only, one.name)]
     for contender in chosen:
         wait_until_it_answers(contender.address)
+        warm_up(contender, max(arguments.connections), folder)
     return chosen
 
 
@@ -250,13 +258,22 @@ def in_microseconds(text: str) -> float:
     return float(number) * {"us": 1, "ms": 1e3, "s": 1e6}[unit]
 
 
-def whole_answers(contender: Contender, connections: int, seconds: float, folder: Path, figures: Figures) -> None:
+def wrk(contender: Contender, connections: int, seconds: float, folder: Path) -> str:
     script = folder / "request.lua"
     script.write_text(WRK.format(key=KEY, body=contender.body))
     command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds:g}s", "--latency"]
     command += ["--script", str(script), f"http://{contender.address}{contender.path}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def warm_up(contender: Contender, connections: int, folder: Path) -> None:
+    """Who finds out how much can be taken begins carefully, and refuses what may be too much."""
+    wrk(contender, connections, 5, folder)
+
+
+def whole_answers(contender: Contender, connections: int, seconds: float, folder: Path, figures: Figures) -> None:
     before = processor_seconds(contender.process) if contender.process else 0.0
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = wrk(contender, connections, seconds, folder)
     after = processor_seconds(contender.process) if contender.process else 0.0
     if "Non-2xx" in output or "Socket errors" in output:
         sys.exit(f"{contender.name} refused some requests:\n{output}")
@@ -268,7 +285,8 @@ def whole_answers(contender: Contender, connections: int, seconds: float, folder
 
 
 def streams(contender: Contender, callers: int, seconds: float, parts: str, figures: Figures) -> None:
-    command = [parts, "streams", contender.address, "--api-key", KEY, "--body", STREAMED_CHAT]
+    streamed = contender.streamed[:-1] + ', "stream": true}'
+    command = [parts, "streams", contender.address, "--api-key", KEY, "--body", streamed]
     command += ["--callers", str(callers), "--seconds", str(seconds)]
     before = processor_seconds(contender.process) if contender.process else 0.0
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -349,7 +367,7 @@ def main() -> None:
                 lambda one, figures: whole_answers(one, connections, arguments.seconds, folder, figures),
             )
             print_table(f"Whole answers, {connections} connections", measured, False)
-        streaming = [contender for contender in chosen if contender.path == CHAT_PATH]
+        streaming = [contender for contender in chosen if contender.streamed]
         for callers in arguments.callers:
             measured = rounds(
                 streaming,

@@ -45,6 +45,8 @@ pub struct Admission {
     next_key: u64,
     awaited: Awaited,
     unloaded: HashMap<u32, Unloaded, FixedState>,
+    /// How many requests wait in each deployment that tells, and since when that is known.
+    reported: HashMap<u32, (Time, usize), FixedState>,
     drain: Drain,
     promises: Promises,
     output: Average,
@@ -106,6 +108,7 @@ impl Admission {
             next_key: 0,
             awaited: Awaited::default(),
             unloaded: HashMap::default(),
+            reported: HashMap::default(),
             drain: Drain::new(),
             promises: Promises::new(),
             output: Average::starting(256.0, 0.02),
@@ -261,6 +264,13 @@ impl Admission {
         }
     }
 
+    /// A deployment has told how many requests wait in it, whosever they are. To be told about once a second: what is older than
+    /// two is not believed any more.
+    pub fn reported(&mut self, now: Time, deployment: u32, waiting: usize) {
+        let now = self.pass_time(now);
+        self.reported.insert(deployment, (now, waiting));
+    }
+
     /// The request has ended, and was served so much: nothing, if it never ran.
     pub fn end(&mut self, now: Time, place: Place, input_tokens: u64, output_tokens: u64) {
         self.pass_time(now);
@@ -293,6 +303,11 @@ impl Admission {
             queued: self.queue.len(),
             per_second: self.drain.per_second(),
         }
+    }
+
+    /// Which callers have requests in the queue, and how many.
+    pub fn queued_by_caller(&self) -> impl Iterator<Item = (u32, usize)> {
+        self.queue.by_caller()
     }
 
     fn expected_output(&self, most: u64) -> u64 {

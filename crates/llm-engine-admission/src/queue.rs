@@ -83,6 +83,15 @@ impl FairQueue {
         }
     }
 
+    /// Which callers have something in the queue, and how much.
+    pub(crate) fn by_caller(&self) -> impl Iterator<Item = (u32, usize)> {
+        let waiting = self.callers.iter();
+        waiting.filter_map(|(id, caller)| {
+            let queued = caller.queued.iter().map(BTreeSet::len).sum();
+            (queued > 0).then_some((*id, queued))
+        })
+    }
+
     /// How much less than others that wait a caller may have got and still catch up. See [`FairQueue`].
     pub(crate) fn set_credit(&mut self, credit: u64) {
         self.credit = signed(credit);

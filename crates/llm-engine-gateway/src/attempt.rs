@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use llm_engine_wire::object::{self, Object};
 use llm_engine_wire::openai::{Request, Usage};
+use llm_engine_wire::v1::AnswerReader;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer_error::error_in;
@@ -56,7 +57,7 @@ impl Sending<'_> {
                 return Err((failure, running));
             }
             let cost = running.price().cost;
-            let Ok(chosen) = self.route.choose(cost, tried, running.has_place()) else {
+            let Ok(chosen) = self.route.choose(self.request, cost, tried, running.has_place()) else {
                 return Err((failure, running));
             };
             if !self.route.may_retry(&failure) {
@@ -92,8 +93,8 @@ impl Sending<'_> {
             trace,
         };
         let head = deployment.generate(request, price.max_output_tokens, stream, told);
-        let response = match running.unless_cut_off(within(deadline, patience, head)).await {
-            Ok(response) => response,
+        let (response, reader) = match running.unless_cut_off(within(deadline, patience, head)).await {
+            Ok(answer) => answer,
             Err(failure) => {
                 if let Failure::Misconfigured(reason) = &failure {
                     tracing::error!(
@@ -114,7 +115,7 @@ impl Sending<'_> {
             let named = (request, self.public_model);
             let body = response.into_body();
             let is_kept = !request.stream && deployment.is_remote();
-            let mut answer = AnswerStream::begin(running, body, named, price.cost.input_tokens, rest);
+            let mut answer = AnswerStream::begin(running, (body, reader), named, price.cost.input_tokens, rest);
             if is_kept {
                 answer = answer.keep();
             }
@@ -131,7 +132,7 @@ impl Sending<'_> {
             };
         }
         match running
-            .unless_cut_off(within(deadline, patience, whole(response)))
+            .unless_cut_off(within(deadline, patience, whole(response, reader)))
             .await
         {
             Ok(answer) => {
@@ -161,12 +162,17 @@ pub(crate) fn within<T>(
     timeout_at(deadline, waiting).map(move |waited| waited.unwrap_or(Err(Failure::TimedOut(patience))))
 }
 
-async fn whole(response: Response<Incoming>) -> Result<Object, Failure> {
+async fn whole(response: Response<Incoming>, reader: Option<AnswerReader>) -> Result<Object, Failure> {
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
         .collect()
         .await;
     let body = body.map_err(|error| Failure::Broken(error.to_string()))?;
-    let answer = Object::parse_passing(&body.to_bytes())
+    let mut body = body.to_bytes();
+    if let Some(reader) = reader {
+        let answer = reader.whole(&body);
+        body = answer.map_err(|error| Failure::Broken(error.to_string()))?.into();
+    }
+    let answer = Object::parse_passing(&body)
         .map_err(|error| Failure::Broken(format!("its answer is not a JSON object: {error}")))?;
     error_in(&answer).map_or(Ok(answer), Err)
 }

@@ -98,6 +98,12 @@ impl Callers {
         }
     }
 
+    /// What the caller with this number is called.
+    pub(crate) fn name(&self, id: u32) -> Option<Arc<str>> {
+        let caller = self.0.values().find(|caller| caller.id == id)?;
+        Some(Arc::clone(&caller.name))
+    }
+
     pub(crate) fn named(&self, name: &str) -> Option<Caller> {
         self.0.values().find(|caller| &*caller.name == name).cloned()
     }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use llm_engine_limit::Cost;
+use llm_engine_wire::openai::Request;
 use tokio::time::Instant;
 
 use crate::admit::Permit;
@@ -33,6 +34,10 @@ impl Tried {
         self.0 |= 1 << deployment.number;
     }
 
+    fn any(self) -> bool {
+        self.0 > 0
+    }
+
     fn has(self, deployment: &Deployment) -> bool {
         self.0 >> deployment.number & 1 == 1
     }
@@ -45,6 +50,8 @@ struct NoneOf {
     /// Its quotas say no.
     full: Option<Refusal>,
     ejected: Option<Instant>,
+    /// It has no words for what is asked.
+    unsayable: Option<Failure>,
 }
 
 impl Route {
@@ -52,6 +59,7 @@ impl Route {
     /// `has_place`: it counts among those that adaptive deployments work on.
     pub(crate) fn choose(
         &self,
+        request: &Request,
         cost: Cost,
         tried: Tried,
         has_place: bool,
@@ -64,11 +72,12 @@ impl Route {
                 .deployments
                 .iter()
                 .filter(|deployment| deployment.is_adaptive == is_adaptive && !tried.has(deployment))
-                .filter(|deployment| none_of.can_be_asked(deployment))
+                .filter(|deployment| none_of.can_say(deployment, request) && none_of.can_be_asked(deployment))
                 .collect();
             while let Some(index) = first_to_answer(&candidates, cost) {
                 let deployment = candidates.swap_remove(index);
-                let has_others = candidates.iter().any(|other| !other.health.is_ejected());
+                // One that gives bad answers is better than none, but not better than what was answered before.
+                let has_others = tried.any() || candidates.iter().any(|other| !other.health.is_ejected());
                 if let Some(chosen) = self.take(deployment, has_others, cost, &mut none_of) {
                     return Ok(chosen);
                 }
@@ -175,6 +184,13 @@ impl Chosen {
 }
 
 impl NoneOf {
+    fn can_say(&mut self, deployment: &Deployment, request: &Request) -> bool {
+        let said = deployment.refuse_unsayable(request);
+        let can = said.is_ok();
+        self.unsayable = self.unsayable.take().or(said.err());
+        can
+    }
+
     fn can_be_asked(&mut self, deployment: &Arc<Deployment>) -> bool {
         if let Some(until) = deployment.cooling_until() {
             if self.cooling.as_ref().is_none_or(|(other, _)| until < *other) {
@@ -192,6 +208,9 @@ impl NoneOf {
         }
         if let Some(refusal) = self.full {
             return refusal.into();
+        }
+        if let (Some(unsayable), None) = (self.unsayable, self.ejected) {
+            return unsayable.into();
         }
         let now = Instant::now();
         let retry_after = self.ejected.map_or(AFTER_WORKER_START, |until| until - now);

@@ -195,7 +195,7 @@ impl Gateway {
                 deadline: arrival.deadline.map(|deadline| route.pool.time(deadline)),
                 fingerprint: Some(arrival.fingerprint),
             };
-            match self.place(route, wanted, price.cost).await {
+            match self.place((route, request), wanted, price.cost).await {
                 Ok((place, chosen)) => Ok((price, permit, place, chosen)),
                 Err(error) => {
                     permit.give_back(arrival, error.retry_after());
@@ -221,19 +221,19 @@ impl Gateway {
     /// itself may do, which needs no place.
     async fn place(
         &self,
-        route: &Route,
+        (route, request): (&Route, &Request),
         wanted: Wanted,
         cost: Cost,
     ) -> Result<(Option<Place>, Chosen), CompleteError> {
         match self.unless_cut_off(route.pool.place(wanted)).await? {
             Ok(place) => {
                 // While it waited a deployment may have said that it does not want to be asked.
-                let chosen = route.choose(cost, Tried::default(), true)?;
+                let chosen = route.choose(request, cost, Tried::default(), true)?;
                 Ok((Some(place), chosen))
             }
             Err(saturated) if !route.pool.is_adaptive => Err(saturated.into()),
             Err(saturated) => {
-                let chosen = route.choose(cost, Tried::default(), false);
+                let chosen = route.choose(request, cost, Tried::default(), false);
                 Ok((None, chosen.map_err(|_| saturated)?))
             }
         }

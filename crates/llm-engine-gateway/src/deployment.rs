@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyperlocal::UnixConnector;
 use jiff::Timestamp;
 use llm_engine_wire::openai::{Kind, Request, Upstream, Usage};
+use llm_engine_wire::v1::{AnswerReader, CompletionRequest};
 use llm_engine_wire::worker::{
     CancelRequest, CancelResponse, REQUEST_ID_HEADER, TokenizeRequest, TokenizeResponse,
 };
@@ -24,9 +25,9 @@ use crate::clients::Clients;
 use crate::connect::Proxies;
 use crate::health::Health;
 use crate::load::Load;
-use crate::remote::{MODELS, Remote};
+use crate::remote::Remote;
 use crate::supervise::{Worker, WorkerState};
-use crate::{Failure, RemoteSetup, RouteStatus, SetupError, Timeouts, TraceHeaders};
+use crate::{Dialect, Failure, RemoteSetup, RouteStatus, SetupError, Timeouts, TraceHeaders};
 
 /// One model at one upstream with one credential.
 #[derive(Debug)]
@@ -166,7 +167,7 @@ impl Deployment {
                 WorkerState::Starting => return RouteStatus::Starting,
                 WorkerState::Down => return RouteStatus::Down,
             },
-            UpstreamServer::Remote(_) => MODELS,
+            UpstreamServer::Remote(remote) => remote.health_path(),
         };
         match timeout(SMALL_QUESTION, self.send(Method::GET, path, None, Bytes::new())).await {
             Ok(Ok(response)) if response.status().is_success() => RouteStatus::Ready,
@@ -219,31 +220,98 @@ impl Deployment {
         }
     }
 
-    /// Sends a request, and returns when the head of a good answer has come.
+    /// Sends a request, and returns when the head of a good answer has come; and by what that is read, if it is in another dialect
+    /// than OpenAI's.
     pub(crate) async fn generate(
         &self,
         request: &Request,
         max_output_tokens: u64,
         stream: bool,
         told: Told<'_>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let body = request.upstream_body(&Upstream {
+    ) -> Result<(Response<Incoming>, Option<AnswerReader>), Failure> {
+        let upstream = Upstream {
             model: &self.model,
             max_output_tokens: Some(max_output_tokens),
             stream,
             continuous_usage: matches!(self.upstream, UpstreamServer::Worker { .. }),
-        });
-        let path = match (&self.upstream, request.kind) {
-            (UpstreamServer::Worker { .. }, Kind::Chat) => "/v1/chat/completions",
-            (UpstreamServer::Worker { .. }, Kind::Completion) => "/v1/completions",
-            (UpstreamServer::Worker { .. }, Kind::Embedding) => "/v1/embeddings",
-            (UpstreamServer::Remote(_), kind) => kind.path(),
+        };
+        let now = (self.wall_clock)();
+        let (path, body, reader) = match (self.dialect(), &self.upstream, request.kind) {
+            (Dialect::LlmEngine, ..) => {
+                let request = self.in_v1(request, &upstream)?;
+                let created = u64::try_from(now.as_second()).unwrap_or(0);
+                let reader = AnswerReader::new(&request, created);
+                let body = serde_json::to_string(&request).map_err(|error| Failure::Broken(error.to_string()))?;
+                (CompletionRequest::path(stream), body, Some(reader))
+            }
+            (Dialect::OpenAi, UpstreamServer::Worker { .. }, kind) => {
+                let path = match kind {
+                    Kind::Chat => "/v1/chat/completions",
+                    Kind::Completion => "/v1/completions",
+                    Kind::Embedding => "/v1/embeddings",
+                };
+                (path, request.upstream_body(&upstream), None)
+            }
+            (Dialect::OpenAi, UpstreamServer::Remote(_), kind) => {
+                (kind.path(), request.upstream_body(&upstream), None)
+            }
         };
         let response = self
             .send(Method::POST, path, Some(told), body.into())
             .await?;
-        let answer = refuse_errors(response, (request.kind, stream), (self.wall_clock)()).await;
-        answer.map_err(|failure| self.cool_down(failure))
+        let answer = refuse_errors(response, (request.kind, stream), now).await;
+        let answer = answer.map_err(|failure| self.cool_down(failure))?;
+        Ok((answer, reader))
+    }
+
+    fn dialect(&self) -> Dialect {
+        match &self.upstream {
+            UpstreamServer::Worker { .. } => Dialect::OpenAi,
+            UpstreamServer::Remote(remote) => remote.dialect,
+        }
+    }
+
+    fn in_v1(&self, request: &Request, upstream: &Upstream<'_>) -> Result<CompletionRequest, Failure> {
+        CompletionRequest::from_openai(request, upstream).map_err(|unsayable| Failure::Rejected {
+            message: format!("the model is on a server of LLM Engine's v1 API, where {unsayable}"),
+            code: Some("unsupported".to_owned()),
+            param: Some(unsayable.field),
+        })
+    }
+
+    /// Whether the request can be said in its dialect.
+    pub(crate) fn refuse_unsayable(&self, request: &Request) -> Result<(), Failure> {
+        match self.dialect() {
+            Dialect::OpenAi => Ok(()),
+            Dialect::LlmEngine => {
+                let upstream = Upstream {
+                    model: &self.model,
+                    max_output_tokens: None,
+                    stream: request.stream,
+                    continuous_usage: false,
+                };
+                self.in_v1(request, &upstream).map(drop)
+            }
+        }
+    }
+
+    /// Whether it is known where it tells how many requests wait in it.
+    pub(crate) fn tells_waiting(&self) -> bool {
+        matches!(&self.upstream, UpstreamServer::Remote(remote) if remote.has_metrics())
+    }
+
+    /// How many requests wait in it, as vLLM counts them, if it tells.
+    pub(crate) async fn waiting(&self) -> Option<usize> {
+        let UpstreamServer::Remote(remote) = &self.upstream else {
+            return None;
+        };
+        let asked = remote.ask_for_metrics()?;
+        let text = async {
+            let response = asked.await.ok()?;
+            let body = Limited::new(response.into_body(), SMALL_ANSWER_BYTES).collect();
+            String::from_utf8(body.await.ok()?.to_bytes().to_vec()).ok()
+        };
+        waiting_requests(&timeout(SMALL_QUESTION, text).await.ok()??)
     }
 
     /// How long the prompt is, exactly; `None` if the deployment can't tell.
@@ -342,6 +410,20 @@ impl Deployment {
             }
         })
     }
+}
+
+/// The sum over all of a server's engines, in Prometheus's words.
+fn waiting_requests(metrics: &str) -> Option<usize> {
+    let lines = metrics.lines().filter_map(|line| {
+        let rest = line.strip_prefix("vllm:num_requests_waiting")?;
+        // Other names begin alike.
+        (rest.starts_with('{') || rest.starts_with(' ')).then(|| rest.rsplit(' ').next())?
+    });
+    let mut numbers = lines.filter_map(|number| number.parse::<f64>().ok()).peekable();
+    numbers.peek()?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    let waiting = numbers.sum::<f64>() as usize;
+    Some(waiting)
 }
 
 /// Host and port of a server, without what else its address may hold.

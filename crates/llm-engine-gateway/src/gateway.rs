@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -177,9 +178,13 @@ impl Gateway {
 
     /// Brings up to date what is not counted but looked at, for who wants to read the metrics now.
     pub fn look(&self) {
+        // Who has left the queue is not shown any more.
+        self.metrics.forget_queued();
+        let callers = self.callers.read().unwrap_or_else(PoisonError::into_inner);
         for route in self.routes.all() {
-            route.look();
+            route.look(|caller| callers.name(caller));
         }
+        drop(callers);
         self.metrics.limits(self.limits.held(), self.limits.counts());
     }
 
@@ -226,6 +231,18 @@ impl Gateway {
             Err(Refusal::draining(AFTER_DRAINING).into())
         } else {
             Ok(())
+        }
+    }
+}
+
+/// Tells the pool how many requests wait in the deployment, for as long as it goes on.
+async fn watch_waiting(deployment: Arc<Deployment>, pool: Arc<Pool>) {
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Some(waiting) = deployment.waiting().await {
+            pool.reported(deployment.number, waiting);
         }
     }
 }
@@ -291,6 +308,13 @@ impl Surroundings<'_> {
         let pool = Arc::new(Pool::new(&model.name, pool, Arc::clone(&metrics)));
         self.workers
             .spawn(Arc::clone(&pool).give_turns(self.stop_workers.clone()));
+        for deployment in deployments.iter().filter(|deployment| deployment.tells_waiting()) {
+            let watching = watch_waiting(Arc::clone(deployment), Arc::clone(&pool));
+            let stop = self.stop_workers.clone();
+            self.workers.spawn(async move {
+                stop.run_until_cancelled_owned(watching).await;
+            });
+        }
         Ok(Route {
             id,
             pool,

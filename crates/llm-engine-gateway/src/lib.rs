@@ -71,7 +71,7 @@ pub use llm_engine_limit::{
 pub use refusal::{Refusal, RefusalCode, milliseconds_up};
 pub use resolve::{Route, RouteStatus, UnknownModel};
 pub use setup::{
-    BudgetSetup, CallerSetup, DeploymentSetup, MatchSetup, ModelSetup, PolicySetup, PriceSetup, ProxySetup,
+    BudgetSetup, CallerSetup, DeploymentSetup, Dialect, MatchSetup, ModelSetup, PolicySetup, PriceSetup, ProxySetup,
     RemoteSetup, Setup, SetupError, Timeouts, WorkerSetup,
 };
 pub use simulate::{

@@ -13,8 +13,8 @@ struct State {
     requests: usize,
     /// Tokens of prompts, and those that answers may have.
     tokens: u64,
-    /// Seconds until an answer begins, for each token that is there before: an exponential average.
-    seconds_per_token: Option<f64>,
+    /// Seconds until an answer begins: an exponential average.
+    seconds: Option<f64>,
     /// Since when nothing is there.
     idle_since: Option<Instant>,
 }
@@ -25,8 +25,6 @@ pub(crate) struct Burden {
     load: Arc<Load>,
     tokens: u64,
     since: Instant,
-    /// The tokens that were there when it came, its own included.
-    among: u64,
 }
 
 /// Of a new measurement.
@@ -35,11 +33,12 @@ const WEIGHT: f64 = 0.2;
 const FORGOTTEN: Duration = Duration::from_millis(2_500);
 
 impl Load {
-    /// About how long a request with so many tokens would wait there. Comparable between deployments, and not more than that.
+    /// A measure of how long a request with so many tokens would wait there, to be compared between deployments: how long others
+    /// wait, times the tokens that are there. Who answers as fast gets as many, who is slow gets less.
     pub(crate) fn expected_wait(&self, tokens: u64) -> f64 {
         let state = self.0.lock();
         let idle = state.idle_since.map_or(Duration::ZERO, |since| since.elapsed());
-        let known = state.seconds_per_token.unwrap_or(0.0);
+        let known = state.seconds.unwrap_or(0.0);
         let seconds = known * (-idle.as_secs_f64() / FORGOTTEN.as_secs_f64()).exp();
         // Of those of which nothing is known the one that has less to do.
         float(state.tokens + tokens) * seconds.max(1e-9)
@@ -55,7 +54,6 @@ impl Load {
             load: Arc::clone(self),
             tokens,
             since: Instant::now(),
-            among: state.tokens,
         }
     }
 
@@ -68,10 +66,10 @@ impl Load {
 impl Burden {
     /// Its answer has begun.
     pub(crate) fn begun(&self) {
-        let measured = self.since.elapsed().as_secs_f64() / float(self.among.max(1));
+        let measured = self.since.elapsed().as_secs_f64();
         let mut state = self.load.0.lock();
-        let before = state.seconds_per_token.unwrap_or(measured);
-        state.seconds_per_token = Some(before + WEIGHT * (measured - before));
+        let before = state.seconds.unwrap_or(measured);
+        state.seconds = Some(before + WEIGHT * (measured - before));
     }
 }
 

@@ -36,7 +36,9 @@ pub(crate) struct Metrics {
     late: Family<ModelLabels, Gauge>,
     limit: Family<ModelLabels, Gauge>,
     shed: Family<ShedLabels, Counter>,
+    queued: Family<QueuedLabels, Gauge>,
     retries: Family<RetryLabels, Counter>,
+    retries_left: Family<ModelLabels, Gauge>,
     set_aside: Family<AsideLabels, Counter>,
     at_deployment: Family<DeploymentLabels, Gauge>,
     deployment_well: Family<DeploymentLabels, Gauge>,
@@ -111,6 +113,12 @@ struct ShedLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueuedLabels {
+    model: Arc<str>,
+    caller: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RetryLabels {
     model: Arc<str>,
     reason: &'static str,
@@ -178,7 +186,9 @@ impl Default for Metrics {
             late: Family::default(),
             limit: Family::default(),
             shed: Family::default(),
+            queued: Family::default(),
             retries: Family::default(),
+            retries_left: Family::default(),
             set_aside: Family::default(),
             at_deployment: Family::default(),
             deployment_well: Family::default(),
@@ -262,6 +272,16 @@ impl Metrics {
             self.retries.clone(),
         );
         registry.register(
+            "llm_engine_queued_requests",
+            "Requests that wait now for a place at a model, by their caller",
+            self.queued.clone(),
+        );
+        registry.register(
+            "llm_engine_retries_left",
+            "Requests that may be sent to another deployment now, of those that failed without a hint: a fifth of the latest",
+            self.retries_left.clone(),
+        );
+        registry.register(
             "llm_engine_deployments_set_aside",
             "How often nothing was sent to a deployment for a while: ejected, because it failed; cooling, because it said so",
             self.set_aside.clone(),
@@ -306,6 +326,11 @@ impl Metrics {
             "Spans of requests for the collector of traces: sent; lost, because it did not take them",
             self.spans.clone(),
         );
+    }
+
+    /// Nobody is known to wait.
+    pub(crate) fn forget_queued(&self) {
+        self.queued.clear();
     }
 
     pub(crate) fn spans(&self) -> SpanCounts {
@@ -472,6 +497,21 @@ impl ModelMetrics {
         set(&all.late.get_or_create(&labels), standing.waiting as u64);
         set(&all.waiting.get_or_create(&labels), standing.queued as u64);
         set(&all.limit.get_or_create(&labels), standing.limit as u64);
+    }
+
+    /// So many requests of this caller wait now.
+    pub(crate) fn queued(&self, caller: &Arc<str>, queued: usize) {
+        let labels = QueuedLabels {
+            model: Arc::clone(&self.model),
+            caller: Arc::clone(caller),
+        };
+        set(&self.all.queued.get_or_create(&labels), queued as u64);
+    }
+
+    /// So many other attempts may be made now.
+    pub(crate) fn retries_left(&self, left: u64) {
+        let model = Arc::clone(&self.model);
+        set(&self.all.retries_left.get_or_create(&ModelLabels { model }), left);
     }
 
     /// How things stand with one of its deployments.

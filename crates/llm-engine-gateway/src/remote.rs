@@ -4,36 +4,53 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue, PROXY_AUTHORIZATION};
 use http::uri::Scheme;
-use http::{Uri, request};
+use http::{Request, Uri, request};
 use http_body_util::Full;
 use hyper_util::client::legacy::ResponseFuture;
 use llm_engine_wire::openai::Kind;
+use llm_engine_wire::v1::CompletionRequest;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::clients::Clients;
 use crate::connect::{Connector, Proxies};
 use crate::cooldown::Cooldown;
-use crate::{RemoteSetup, SetupError};
+use crate::{Dialect, RemoteSetup, SetupError};
 
 /// An OpenAI-compatible server, with the connections to it.
 pub(crate) struct Remote {
     /// The URL up to and including `/v1`, without a slash at the end.
     base: String,
-    /// What is below it, in the order of [`PATHS`].
-    uris: [Uri; PATHS.len()],
+    pub(crate) dialect: Dialect,
+    /// What is asked there, by what stands behind the URL.
+    uris: Vec<(&'static str, Uri)>,
+    metrics: Option<Uri>,
     authorization: Option<HeaderValue>,
     proxy_authorization: Option<HeaderValue>,
     clients: Clients<Connector>,
     pub(crate) cooldown: Cooldown,
 }
 
-/// All that is asked of such a server: completions, and which models it has.
-const PATHS: [&str; 4] = [
+/// All that is asked of a server: completions, and which models it has.
+fn paths(dialect: Dialect) -> &'static [&'static str] {
+    match dialect {
+        Dialect::OpenAi => &OPENAI,
+        Dialect::LlmEngine => &LLM_ENGINE,
+    }
+}
+
+const OPENAI: [&str; 4] = [
     Kind::Chat.path(),
     Kind::Completion.path(),
     Kind::Embedding.path(),
     MODELS,
 ];
-pub(crate) const MODELS: &str = "/models";
+const LLM_ENGINE: [&str; 3] = [
+    CompletionRequest::path(false),
+    CompletionRequest::path(true),
+    MODEL_ENDPOINTS,
+];
+const MODELS: &str = "/models";
+const MODEL_ENDPOINTS: &str = "/llm/model-endpoints";
 
 impl Remote {
     pub(crate) fn new(
@@ -42,14 +59,24 @@ impl Remote {
         proxies: &Arc<Proxies>,
     ) -> Result<Self, SetupError> {
         let base = setup.url.trim_end_matches('/').to_owned();
-        let url = parse(&base).ok_or_else(|| SetupError::Url {
+        let wrong = |url: &str| SetupError::Url {
             model: public_name.to_owned(),
             // What stands before an @ is a password.
-            url: base.rsplit('@').next().unwrap_or_default().to_owned(),
-        })?;
-        let below = |path| {
-            let uri = format!("{base}{path}").parse();
-            uri.expect("what is below a URL is one")
+            url: url.rsplit('@').next().unwrap_or_default().to_owned(),
+        };
+        let url = parse(&base).ok_or_else(|| wrong(&base))?;
+        let metrics = setup.metrics_url.as_ref();
+        let metrics = metrics.map(|url| parse(url).ok_or_else(|| wrong(url))).transpose()?;
+        let query = match setup.dialect {
+            Dialect::OpenAi => String::new(),
+            Dialect::LlmEngine => {
+                let model = utf8_percent_encode(&setup.model, NON_ALPHANUMERIC);
+                format!("?model_endpoint_name={model}")
+            }
+        };
+        let below = |path: &&'static str| {
+            let uri = format!("{base}{path}{query}").parse();
+            (*path, uri.expect("what is below a URL is one"))
         };
         let authorization = setup.api_key.as_ref().map(|key| {
             let mut value = HeaderValue::from_str(&format!("Bearer {key}"))?;
@@ -71,7 +98,9 @@ impl Remote {
             error,
         })?;
         Ok(Self {
-            uris: PATHS.map(below),
+            dialect: setup.dialect,
+            uris: paths(setup.dialect).iter().map(below).collect(),
+            metrics,
             base,
             authorization,
             proxy_authorization: proxies.authorization(&url),
@@ -92,7 +121,25 @@ impl Remote {
         Some((host.to_owned(), url.port_u16().unwrap_or(usual)))
     }
 
-    /// Sends a request to one of [`PATHS`].
+    /// By asking which it can be seen whether it answers.
+    pub(crate) fn health_path(&self) -> &'static str {
+        match self.dialect {
+            Dialect::OpenAi => MODELS,
+            Dialect::LlmEngine => MODEL_ENDPOINTS,
+        }
+    }
+
+    pub(crate) fn has_metrics(&self) -> bool {
+        self.metrics.is_some()
+    }
+
+    /// Asks it for its metrics, if it is known where they are.
+    pub(crate) fn ask_for_metrics(&self) -> Option<ResponseFuture> {
+        let request = Request::get(self.metrics.clone()?).body(Full::default()).ok()?;
+        Some(self.clients.request(request))
+    }
+
+    /// Sends a request to one of [`paths`].
     pub(crate) fn send(
         &self,
         mut request: request::Builder,
@@ -105,8 +152,8 @@ impl Remote {
         if let Some(value) = &self.proxy_authorization {
             request = request.header(PROXY_AUTHORIZATION, value);
         }
-        let place = PATHS.iter().position(|known| *known == path);
-        let uri = &self.uris[place.expect("nothing else is asked")];
+        let known = self.uris.iter().find(|(known, _)| *known == path);
+        let (_, uri) = known.expect("nothing else is asked");
         let request = request.uri(uri.clone()).body(Full::new(body))?;
         Ok(self.clients.request(request))
     }

@@ -69,9 +69,18 @@ impl Route {
         self.pool.standing().in_flight
     }
 
-    /// Brings its metrics up to date.
-    pub(crate) fn look(&self) {
+    /// Brings its metrics up to date. `name` knows callers by their numbers.
+    pub(crate) fn look(&self, name: impl Fn(u32) -> Option<Arc<str>>) {
         self.metrics.now(&self.pool.standing());
+        for (caller, queued) in self.pool.queued_by_caller() {
+            if let Some(caller) = name(caller) {
+                self.metrics.queued(&caller, queued);
+            }
+        }
+        if self.deployments.len() > 1 {
+            let left = self.retries.lock().left(self.pool.elapsed());
+            self.metrics.retries_left(left);
+        }
         for deployment in &self.deployments {
             let is_well = deployment.is_up() && !deployment.health.is_ejected();
             let running = deployment.load.requests();

@@ -147,6 +147,10 @@ pub struct RemoteSetup {
     pub url: String,
     /// Its own name of the model.
     pub model: String,
+    /// In what it is asked.
+    pub dialect: Dialect,
+    /// Where it tells how many requests wait in it, by vLLM's names. `None`: nowhere.
+    pub metrics_url: Option<String>,
     /// The credential, if it wants one.
     pub api_key: Option<String>,
     /// Whether it is found out how much it can take. If not, it is left to limit itself.
@@ -157,6 +161,16 @@ pub struct RemoteSetup {
     pub timeouts: Timeouts,
     /// Who may have signed its certificate, besides the public authorities.
     pub certificate_authorities: Vec<CertificateDer<'static>>,
+}
+
+/// In what a server is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// OpenAI's.
+    #[default]
+    OpenAi,
+    /// LLM Engine's v1, which has text completions only.
+    LlmEngine,
 }
 
 /// How long a deployment may take.

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use hyper::body::Incoming;
 use llm_engine_wire::object::{self, Object};
 use llm_engine_wire::openai::{self, Assembly, Chunk, Request, Response, Usage};
 use llm_engine_wire::sse::Decoder;
+use llm_engine_wire::v1::AnswerReader;
 use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
@@ -24,6 +26,10 @@ pub struct AnswerStream {
     running: Option<Running>,
     body: Incoming,
     decoder: Decoder,
+    /// By what the events are read, if they are not in OpenAI's dialect.
+    reader: Option<Box<AnswerReader>>,
+    /// What they are in that, as far as it was read.
+    read: VecDeque<String>,
     /// The name of the model that answers.
     public_model: String,
     /// The same in JSON.
@@ -68,7 +74,7 @@ pub struct Event {
 impl AnswerStream {
     pub(crate) fn begin(
         running: Running,
-        body: Incoming,
+        (body, reader): (Incoming, Option<AnswerReader>),
         (request, public_model): (&Request, &str),
         prompt_tokens: u64,
         patience: Patience,
@@ -77,6 +83,8 @@ impl AnswerStream {
             running: Some(running),
             body,
             decoder: Decoder::default(),
+            reader: reader.map(Box::new),
+            read: VecDeque::new(),
             public_model: public_model.to_owned(),
             model_json: object::string(public_model),
             kind: request.kind,
@@ -182,6 +190,9 @@ impl AnswerStream {
     /// Reads up to the next event of the answer; `None` at its end.
     async fn read(&mut self, patience: Duration) -> Result<Option<Event>, Failure> {
         loop {
+            if let Some(chunk) = self.read.pop_front() {
+                return self.event(chunk.as_bytes()).map(Some);
+            }
             let data = self
                 .decoder
                 .next_event()
@@ -193,7 +204,14 @@ impl AnswerStream {
                     for byte in data.iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
                         *byte = b' ';
                     }
-                    return self.event(&data).map(Some);
+                    let Some(reader) = &mut self.reader else {
+                        return self.event(&data).map(Some);
+                    };
+                    let broken = |error: &dyn fmt::Display| Failure::Broken(error.to_string());
+                    for chunk in reader.event(&data).map_err(|error| broken(&error))? {
+                        let chunk = serde_json::to_string(&chunk).map_err(|error| broken(&error))?;
+                        self.read.push_back(chunk);
+                    }
                 }
                 None => match self.more(patience).await? {
                     Some(bytes) => self.decoder.push(&bytes),

@@ -152,9 +152,19 @@ impl Pool {
         stop.run_until_cancelled_owned(turns).await;
     }
 
+    /// A deployment has told how many requests wait in it.
+    pub(crate) fn reported(self: &Arc<Self>, deployment: u32, waiting: usize) {
+        self.tell(|state, now| state.admission.reported(now, deployment, waiting));
+    }
+
     /// How things stand.
     pub(crate) fn standing(&self) -> Standing {
         self.state.lock().admission.standing()
+    }
+
+    /// Which callers have requests in the queue, and how many.
+    pub(crate) fn queued_by_caller(&self) -> Vec<(u32, usize)> {
+        self.state.lock().admission.queued_by_caller().collect()
     }
 
     /// A moment as the admission counts it.

@@ -70,14 +70,28 @@ impl Budget {
     /// assert!(budget.retry(Duration::from_secs(10)));
     /// ```
     pub fn retry(&mut self, now: Duration) -> bool {
-        self.forget(now);
-        let allowed = (self.requests / REQUESTS_PER_RETRY).max(Self::FLOOR);
-        if self.retries >= allowed {
+        if self.left(now) == 0 {
             return false;
         }
         self.second(now).retries += 1;
         self.retries += 1;
         true
+    }
+
+    /// How many retries there may be now.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use llm_engine_retry::Budget;
+    ///
+    /// let mut budget = Budget::default();
+    /// assert!(budget.retry(Duration::ZERO));
+    /// assert_eq!(budget.left(Duration::ZERO), Budget::FLOOR - 1);
+    /// ```
+    pub fn left(&mut self, now: Duration) -> u64 {
+        self.forget(now);
+        let allowed = (self.requests / REQUESTS_PER_RETRY).max(Self::FLOOR);
+        allowed.saturating_sub(self.retries)
     }
 
     fn second(&mut self, now: Duration) -> &mut Second {

@@ -25,7 +25,15 @@ impl Upstream {
     /// # Panics
     /// If no loopback port can be had.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+        Self::start_at("127.0.0.1:0").await
+    }
+
+    /// Starts listening at this address, such as that of one that was dropped.
+    ///
+    /// # Panics
+    /// If it can't be had.
+    pub async fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a loopback port");
         let url = format!("http://{}/v1", listener.local_addr().expect("its address"));
         let (sender, arrivals) = mpsc::unbounded_channel();
         let router = Router::new().fallback(arrive).with_state(sender);

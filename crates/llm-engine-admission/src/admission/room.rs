@@ -90,10 +90,13 @@ impl Admission {
         self.crowd
             .add(f64::from(u8::from(!self.queue.is_empty() || self.turned_away)));
         self.turned_away = false;
+        let reported = self.reported.values();
+        let reported = reported.filter(|(told, _)| now.since(*told) <= BELIEVED);
+        let reported: usize = reported.map(|(_, waiting)| waiting).sum();
         let look = Look {
             requests,
             tokens: self.tokens,
-            late: self.awaited.late_tokens(),
+            late: self.awaited.late_tokens().max(self.law.tokens_of(reported)),
             awaited: self.awaited.tokens(),
             reserve: self.reserve(),
             due: self.due.value(),
@@ -125,5 +128,7 @@ const CROWDED: f64 = 0.9;
 const BUSY: f64 = 0.8;
 /// Below this part of what was in flight lately it is quiet.
 pub(super) const QUIET: f64 = 0.6;
+/// For so long it counts how many requests a deployment has said that wait in it.
+const BELIEVED: Duration = Duration::from_secs(2);
 /// In half a second; by half within three minutes.
 const PEAK_FADES: f64 = 0.998;

@@ -46,6 +46,11 @@ impl Admission {
             .saturating_add(self.promises.held_back(caller))
     }
 
+    /// The work until one of those that run has ended, on average. Of a few places it is most of what is waited for.
+    fn until_one_ends(&self) -> u64 {
+        self.charged / (self.running.len() as u64).max(1)
+    }
+
     /// After a cut, nobody has its turn before so much work has ended.
     #[expect(
         clippy::cast_precision_loss,
@@ -128,6 +133,7 @@ impl Admission {
         let queued = self.queue.ahead(caller, request.class, charge, false);
         let promised = self.promises.ahead(caller, charge);
         let ahead = queued.saturating_add(promised).saturating_add(promised / SPARE);
+        let ahead = ahead.saturating_add(self.until_one_ends());
         let wait = self.drain.time_for(ahead).unwrap_or(self.setup.wait);
         // It finds a queue of half the usual length.
         let wait = wait.saturating_sub(self.setup.wait / 2).max(SOONEST);

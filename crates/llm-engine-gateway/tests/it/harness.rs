@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use llm_engine_gateway::{
     AnswerBody, AnswerStream, ApiKeyDigest, Arrival, Caller, CallerSetup, CompleteError, Counted,
-    DeploymentSetup, Event, Failure, Gateway, Level, ModelSetup, Per, PolicySetup, PriceSetup, ProxySetup,
+    DeploymentSetup, Dialect, Event, Failure, Gateway, Level, ModelSetup, Per, PolicySetup, PriceSetup, ProxySetup,
     Quota, ROUTES, Refusal, RemoteSetup, Route, Setup, Timeouts, Unit,
 };
 use llm_engine_wire::openai::{ChunkChoice, Kind, Request};
@@ -233,6 +233,8 @@ pub(crate) fn deployment(url: &str) -> DeploymentSetup {
     DeploymentSetup::Remote(RemoteSetup {
         url: url.to_owned(),
         model: "up".to_owned(),
+        dialect: Dialect::OpenAi,
+        metrics_url: None,
         api_key: None,
         is_adaptive: false,
         limits: None,

@@ -4,11 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod a_day;
+mod adaptive;
 mod broken_streams;
 mod callers;
 mod connections;
 mod cooling;
 mod counting;
+mod deployments;
 mod draining;
 mod dropping;
 mod harness;

@@ -171,29 +171,29 @@ async fn a_place_is_free_again_however_its_request_ends() {
 }
 
 #[tokio::test]
-async fn the_hint_grows_with_the_line_and_with_how_long_requests_take() {
+async fn each_is_told_a_time_of_its_own_and_later_if_requests_take_long() {
     let _frozen = freeze();
-    let hint = async |world: &World| refused(world.complete(&streaming()).await).retry_after.unwrap();
-    let mut short = world(1, 0).await;
-    let mut long = world(1, 3).await;
-    let (answer, _short) = short.begin().await;
-    let (_answer, _long) = long.begin().await;
-    let without_line = hint(&short).await;
-    let request = streaming();
-    let line = line(&long.gateway, &request, &["a", "b", "c"]).await;
-    assert_eq!(hint(&long).await, 4 * without_line);
-    drop(line);
+    let refusal = async |world: &World, id| {
+        let request = streaming();
+        refused(complete_as(&world.gateway, "alice", &request, id).await)
+    };
+    let mut world = world(1, 0).await;
+    let (answer, _stream) = world.begin().await;
+    let told = [refusal(&world, "a").await, refusal(&world, "b").await];
+    assert!(told.iter().all(|refusal| refusal.booked && !refusal.exact));
+    let [first, second] = told.map(|refusal| refusal.retry_after.unwrap());
+    assert!(first < second && second < Duration::from_secs(2), "{first:?} {second:?}");
 
-    // Requests that take long make the next guess longer, up to a minute.
     let mut answer = Some(answer);
-    for _ in 0..20 {
-        advance(Duration::from_secs(500)).await;
+    for _ in 0..200 {
+        advance(Duration::from_secs(20)).await;
         drop(answer.take());
-        let (next, stream) = short.begin().await;
+        let (next, stream) = world.begin().await;
         answer = Some(next);
         drop(stream);
     }
-    assert_eq!(hint(&short).await, Duration::from_secs(60));
+    let hint = refusal(&world, "c").await.retry_after.unwrap();
+    assert!((Duration::from_secs(10)..Duration::from_secs(40)).contains(&hint), "{hint:?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use std::time::Duration;
 use std::num::NonZeroU32;
 
 use axum::http::Uri;
-use llm_engine_gateway::{MOST_DEPLOYMENTS, RemoteSetup, Timeouts};
+use llm_engine_gateway::{Dialect, MOST_DEPLOYMENTS, RemoteSetup, Timeouts};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -27,6 +27,18 @@ pub(super) enum RawAdmission {
     Off,
 }
 
+/// In what a server is asked.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Dialect")]
+enum RawDialect {
+    /// As most servers are.
+    #[default]
+    Openai,
+    /// LLM Engine's v1.
+    LlmEngine,
+}
+
 /// A server that has the model, and what it may be asked for.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +53,11 @@ pub(super) struct RawDeployment {
     /// Whether it is found out how much it can take (`adaptive`, as usual for `http`), or it is left to limit itself (`off`, as usual for
     /// `https`).
     admission: Option<RawAdmission>,
+    /// In what it is asked: OpenAI's dialect, or LLM Engine's v1, which has text completions only.
+    #[serde(default)]
+    dialect: RawDialect,
+    /// Where it tells how many requests wait in it, by vLLM's names, such as `http://127.0.0.1:8000/metrics`: a second sign of being full.
+    metrics: Option<Spanned<String>>,
     /// How long it may take.
     #[serde(default)]
     timeouts: RawTimeouts,
@@ -128,6 +145,8 @@ fn check(
         model,
         api_key_env,
         admission,
+        dialect,
+        metrics,
         timeouts,
         certificate_authority,
         requests,
@@ -141,12 +160,20 @@ fn check(
         output_reservation,
     } = deployment.into_inner();
     check_url("url", &url, "http://127.0.0.1:8000/v1", source)?;
+    if let Some(metrics) = &metrics {
+        check_url("metrics", metrics, "http://127.0.0.1:8000/metrics", source)?;
+    }
     let api_key = api_key_env.map(|name| environment(&name, source)).transpose()?;
     let authorities = certificate_authority.map(|path| certificates(&path, source));
     let is_usual = url.get_ref().starts_with("http:");
     let remote = RemoteSetup {
         is_adaptive: admission.map_or(is_usual, |admission| admission == RawAdmission::Adaptive),
         limits: None,
+        dialect: match dialect {
+            RawDialect::Openai => Dialect::OpenAi,
+            RawDialect::LlmEngine => Dialect::LlmEngine,
+        },
+        metrics_url: metrics.map(Spanned::into_inner),
         url: url.into_inner(),
         model,
         api_key,

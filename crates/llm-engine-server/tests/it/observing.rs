@@ -1,10 +1,10 @@
 //! What an operator sees of requests: the log record and the metrics, and that both are as the README says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use scripted_upstream::Upstream;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::field::FieldSet;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -98,10 +98,67 @@ async fn the_metrics_are_those_of_the_readme() {
         "batch_rows_total",
         "batches_total",
         "config_reloads_total",
+        "deployments_set_aside_total",
+        "queued_requests",
+        "retries_left",
+        "retries_total",
+        "shed_requests_total",
         "trace_spans_total",
         "upstream_failures_total",
     ];
     assert_eq!(absent, happened_to_none);
+}
+
+const DASHBOARD: &str = include_str!("../../../../monitoring/grafana-dashboard.json");
+
+/// The labels of each metric of the README's table.
+fn documented_labels() -> BTreeMap<String, BTreeSet<String>> {
+    let (_, text) = README.split_once("### Metrics").unwrap();
+    let rows = text
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'));
+    let words = |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    let mut labels = BTreeMap::new();
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').collect();
+        for name in words(cells[1]) {
+            labels.insert(name, words(cells[2]).into_iter().collect());
+        }
+    }
+    labels
+}
+
+#[test]
+fn what_the_dashboard_shows_is_there() {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    let labels = documented_labels();
+    let targets = dashboard["panels"].as_array().unwrap().iter();
+    let targets = targets.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut shown = BTreeSet::new();
+    for target in targets {
+        let expression = target["expr"].as_str().unwrap();
+        let (_, name) = expression.split_once("llm_engine_").unwrap();
+        let name = name.split(|c: char| c != '_' && !c.is_alphanumeric()).next().unwrap();
+        let name = name.trim_end_matches("_bucket");
+        let labels = labels.get(name).unwrap_or_else(|| panic!("{name} is not documented"));
+        let mut used: BTreeSet<String> = BTreeSet::new();
+        if let Some((_, by)) = expression.split_once("by (") {
+            used.extend(by.split_once(')').unwrap().0.split(", ").map(str::to_owned));
+        }
+        if expression.contains("model=~") {
+            used.insert("model".to_owned());
+        }
+        used.remove("le");
+        assert!(used.is_subset(labels), "{expression}");
+        let legend = target["legendFormat"].as_str().unwrap();
+        for label in legend.split("{{").skip(1) {
+            let label = label.split_once("}}").unwrap().0;
+            assert!(used.contains(label), "{legend} of {expression}");
+        }
+        shown.insert(name.to_owned());
+    }
+    assert!(shown.len() >= 25, "{shown:?}");
 }
 
 #[tokio::test]

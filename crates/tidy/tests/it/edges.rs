@@ -24,7 +24,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "llm-engine-gateway",
-        &["llm-engine-limit", "llm-engine-retry", "llm-engine-wire"],
+        &[
+            "llm-engine-admission",
+            "llm-engine-limit",
+            "llm-engine-retry",
+            "llm-engine-wire",
+        ],
     ),
     (
         "llm-engine-server",
