@@ -55,6 +55,12 @@ def answers(folder, out="answers.jsonl"):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def may_be_double(folder):
+    """The ids of the rows of which the journal says that they may have been generated more than once."""
+    ended = (line.split(" ", 8) for line in (folder / "answers.jsonl.journal").read_text().splitlines() if line[9:11] == "E ")
+    return {json.loads(outcome)["id"] for *_, is_double, _, _, _, outcome in ended if is_double == "1"}
+
+
 def check_each_once(folder, count):
     """One row for each row, with its own answer."""
     rows = answers(folder)

@@ -22,7 +22,7 @@ use crate::{Outcome, Survey};
 
 use self::lines::{Lines, scan};
 
-pub(crate) use self::known::Known;
+pub(crate) use self::known::{Known, Open};
 pub(crate) use self::line::{Begun, Ended, Line};
 
 /// The version of the lines. It goes up with whatever an older program would misread.

@@ -20,8 +20,8 @@ pub(crate) struct Pending {
     pub(crate) sent: u32,
     /// How many answers there had been when it was begun, or failed last.
     pub(crate) answers_seen: u64,
-    /// Whether the server may have done its work in this round, without that the answer arrived.
-    pub(crate) may_be_done: bool,
+    /// How often it was sent and the server may have done its work, without that the answer arrived.
+    pub(crate) unknown: u32,
     /// What is reserved for it.
     pub(crate) reserved: Usage,
     /// What answers took that would not do.

@@ -156,7 +156,7 @@ impl Waiting {
             attempts: 0,
             sent: 0,
             answers_seen: 0,
-            may_be_done: false,
+            unknown: 0,
             reserved: crate::Usage::default(),
             spent: crate::Usage::default(),
         }

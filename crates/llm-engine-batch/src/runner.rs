@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::input::Reader;
-use crate::journal::{Begun, Journal, JournalError};
+use crate::journal::{Begun, Journal, JournalError, Open};
 use crate::lane::Pending;
 use crate::models::{Models, Waiting};
 use crate::{Answer, Failed, Input, Request, RowError, Settings, Tally, Usage, Work};
@@ -248,8 +248,8 @@ impl<W: Work> Run<'_, W> {
         let mut pending = waiting.pending(sender);
         pending.round = self.journal.known().first_round();
         if let Some(open) = self.journal.known().open(pending.row.number) {
-            pending.round = open.round;
-            pending.may_be_done = true;
+            pending.round = open.begun.round;
+            pending.unknown = open.times;
             self.tally.resent += 1;
         }
         pending.answers_seen = self.models.lane(&pending.row, sender).answers;
@@ -272,7 +272,7 @@ impl<W: Work> Run<'_, W> {
             match rows.row() {
                 Ok(row) => {
                     let open = self.journal.known().open(number);
-                    let sender = open.map(|open| open.sender.min(self.settings.senders - 1));
+                    let sender = open.map(|open| open.begun.sender.min(self.settings.senders - 1));
                     self.models.add(Waiting { row, sender });
                 }
                 Err(bad) => self.bad_row_ends(number, bad)?,
@@ -285,7 +285,9 @@ impl<W: Work> Run<'_, W> {
         let Pending { sender, round, .. } = pending;
         let row = pending.row.number;
         let begun = Begun { row, round, sender };
-        if self.journal.known().open(row) != Some(begun) {
+        let times = pending.unknown.saturating_add(1);
+        let is_known = |open: Open| open.begun == begun && open.times >= times;
+        if !self.journal.known().open(row).is_some_and(is_known) {
             self.journal.row_begins(begun)?;
         }
         pending.sent += 1;

@@ -20,7 +20,8 @@ pub struct Tally {
     pub usage: Usage,
     /// Rows of an earlier session of which nobody knew what had become of them, and that were sent again.
     pub resent: u64,
-    /// Rows that may have been generated twice, because the server did not know them any more when they came again.
+    /// Rows that may have been generated more than once: because they came again, and the server did not say that it had stored
+    /// what it did before, or they had come several times before it said so. Never fewer than were; only the server knows how many.
     pub doubles: u64,
     /// Attempts of this session that failed, refusals not counted.
     pub failed_attempts: u64,

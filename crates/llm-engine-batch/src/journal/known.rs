@@ -10,11 +10,20 @@ pub(crate) struct Known {
     ended: Bits,
     failed: Bits,
     /// Rows that were sent and have not ended.
-    open: BTreeMap<u64, Begun>,
+    open: BTreeMap<u64, Open>,
     usage: Usage,
     doubles: u64,
     reopened: u32,
     is_written: bool,
+}
+
+/// A row that was sent and has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Open {
+    /// As it was sent last.
+    pub(crate) begun: Begun,
+    /// How often it may have been generated, at most.
+    pub(crate) times: u32,
 }
 
 /// How many rounds a row can have before the ones that failed are opened again.
@@ -35,7 +44,9 @@ impl Known {
         if self.has_ended(begun.row) {
             return;
         }
-        self.open.insert(begun.row, begun);
+        let times = self.open(begun.row).map_or(0, |open| open.times);
+        let times = times.saturating_add(1);
+        self.open.insert(begun.row, Open { begun, times });
         self.is_written = false;
     }
 
@@ -66,7 +77,7 @@ impl Known {
     }
 
     /// If it was sent and has not ended: how.
-    pub(crate) fn open(&self, row: u64) -> Option<Begun> {
+    pub(crate) fn open(&self, row: u64) -> Option<Open> {
         self.open.get(&row).copied()
     }
 
@@ -90,7 +101,7 @@ impl Known {
         self.usage
     }
 
-    /// Rows that may have been generated more than once.
+    /// Rows that may have been generated more than once: all that were, and others.
     pub(crate) fn doubles(&self) -> u64 {
         self.doubles
     }

@@ -18,7 +18,8 @@ pub(crate) enum Line {
     Written,
 }
 
-/// A row is about to be sent.
+/// A row is about to be sent. Once more under the same name, there is another line only if the server may have done the
+/// work before: so as many as there are of a row, so often it may have been generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Begun {
     pub(crate) row: u64,

@@ -28,7 +28,7 @@ impl<W: Work> Run<'_, W> {
             }
             Err(failed) => failed,
         };
-        pending.may_be_done |= failed.may_be_done;
+        pending.unknown += u32::from(failed.may_be_done);
         match failed.consequence {
             Consequence::EndRow => {
                 lane.answered();
@@ -48,7 +48,7 @@ impl<W: Work> Run<'_, W> {
             }
             Consequence::TryAnew => {
                 lane.answered();
-                pending.may_be_done = true;
+                pending.unknown += 1;
                 self.try_anew(pending, failed.error)
             }
         }
@@ -81,7 +81,7 @@ impl<W: Work> Run<'_, W> {
 
     fn will_not_do(&mut self, mut pending: Pending, answer: &Answer, what: String) -> Result<(), RunError> {
         pending.spent.add(&answer.usage);
-        pending.may_be_done = false;
+        pending.unknown -= pending.unknown.min(u32::from(answer.was_replayed));
         self.in_vain.add(&answer.usage);
         self.tally.usage.add(&answer.usage);
         self.try_anew(pending, RowError::new("invalid_answer", what))
@@ -101,13 +101,14 @@ impl<W: Work> Run<'_, W> {
     }
 
     fn row_is_answered(&mut self, pending: &Pending, answer: Answer) -> Result<(), RunError> {
-        let may_be_double = pending.may_be_done && !answer.was_replayed;
+        // A stored answer is what came of one of those times.
+        let may_be_double = pending.unknown > u32::from(answer.was_replayed);
         let usage = answer.usage;
         self.row_ends(pending, may_be_double, usage, Ok(answer))
     }
 
     fn row_has_failed(&mut self, pending: &Pending, error: RowError) -> Result<(), RunError> {
-        self.row_ends(pending, false, Usage::default(), Err(error))
+        self.row_ends(pending, pending.unknown > 1, Usage::default(), Err(error))
     }
 
     fn row_ends(

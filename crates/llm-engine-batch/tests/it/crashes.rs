@@ -2,9 +2,12 @@
 //! it, perhaps with something else behind it: so every beginning is tried.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
-use llm_engine_batch::{End, Journal, JournalError, Order, Settings, Wish, journal_of};
+use llm_engine_batch::{
+    Consequence, End, Failed, Journal, JournalError, Order, RowError, Settings, Wish, journal_of,
+};
 use proptest::prelude::*;
 use serde_json::json;
 use tokio::sync::watch;
@@ -128,15 +131,7 @@ fn a_row_that_was_on_its_way_is_sent_again_under_its_name_and_what_may_be_double
     block_on(async {
         let folder = Folder::with_rows(3);
         let server = Server::answering();
-        let (wish, wishes) = watch::channel(Wish::GoOn);
-        let settings = Settings::default();
-        let run = folder.go_on_until(&server, &settings, wishes);
-        let kill = async {
-            sleep(Duration::from_millis(50)).await;
-            wish.send(Wish::End).unwrap();
-        };
-        let (ended, ()) = tokio::join!(run, kill);
-        assert_eq!(ended.unwrap().0, End::Stopped);
+        killed_on_its_way(&folder, &server).await;
         let keys = server.seen.lock().unwrap().keys.clone();
 
         // One of them was done after all, and the server still has the answer.
@@ -155,6 +150,82 @@ fn a_row_that_was_on_its_way_is_sent_again_under_its_name_and_what_may_be_double
             "the journal knows it still"
         );
     });
+}
+
+#[test]
+fn a_row_of_two_crashes_may_be_double_though_its_answer_was_stored() {
+    block_on(async {
+        let folder = Folder::with_rows(2);
+        let server = Server::answering();
+        killed_on_its_way(&folder, &server).await;
+        // The server may have forgotten between the two what it had done: a stored answer is then of the second time.
+        killed_on_its_way(&folder, &server).await;
+        let keys = server.seen.lock().unwrap().keys.clone();
+        assert_eq!(keys[..2], keys[2..]);
+        server.seen.lock().unwrap().remember(&keys[0]);
+        let (end, tally) = folder.go_on(&server).await;
+        assert_eq!((end, tally.doubles), (End::Complete, 2));
+    });
+}
+
+#[test]
+fn an_answer_that_will_not_do_is_not_the_end_of_what_may_be_double() {
+    block_on(async {
+        let folder = Folder::with_rows(1);
+        let mut server = Server::new(|_, attempt| match attempt {
+            1 => Err(cut()),
+            2 => Ok(answer("wrong")),
+            _ => Ok(answer("right")),
+        });
+        server.check = Some(|answer| match answer.text.as_deref() {
+            Some("right") => Ok(()),
+            _ => Err("wrong".to_owned()),
+        });
+        let (end, tally) = folder.go_on(&server).await;
+        assert_eq!((end, tally.doubles), (End::Complete, 1));
+    });
+}
+
+#[test]
+fn a_stored_answer_is_what_came_of_one_attempt_of_which_nothing_was_heard() {
+    for (cuts, doubles) in [(0, 0), (1, 0), (2, 1)] {
+        block_on(async {
+            let folder = Folder::with_rows(1);
+            let mut server = Server::answering();
+            let seen = server.seen.clone();
+            server.says = Arc::new(move |request, attempt| {
+                if attempt > cuts {
+                    return Ok(answer("done"));
+                }
+                seen.lock().unwrap().remember(&request.key);
+                Err(cut())
+            });
+            let (end, tally) = folder.go_on(&server).await;
+            assert_eq!((end, tally.doubles), (End::Complete, doubles), "{cuts} cuts");
+        });
+    }
+}
+
+/// What becomes of an attempt that may have been generated.
+fn cut() -> Failed {
+    Failed {
+        error: RowError::new("connection_failed", "it was cut"),
+        consequence: Consequence::TryAgain,
+        may_be_done: true,
+    }
+}
+
+/// A process that is killed when it has sent all rows and heard of none.
+async fn killed_on_its_way(folder: &Folder, server: &Server) {
+    let (wish, wishes) = watch::channel(Wish::GoOn);
+    let settings = Settings::default();
+    let run = folder.go_on_until(server, &settings, wishes);
+    let kill = async {
+        sleep(Duration::from_millis(50)).await;
+        wish.send(Wish::End).unwrap();
+    };
+    let (ended, ()) = tokio::join!(run, kill);
+    assert_eq!(ended.unwrap().0, End::Stopped);
 }
 
 #[test]
