@@ -15,7 +15,7 @@ use crate::law::Law;
 use crate::promises::Promises;
 use crate::queue::{FairQueue, Waiting};
 use crate::unloaded::Unloaded;
-use crate::{Arrival, Class, Limit, Place, Queued, Request, Saturated, Standing, Turn};
+use crate::{Arrival, Class, Limit, Place, Queued, Reason, Request, Saturated, Standing, Turn};
 use room::{MOST_TOKENS, QUIET};
 
 /// What an [`Admission`] is made with.
@@ -157,10 +157,8 @@ impl Admission {
         }
         let until = self.until(now, request, is_promised);
         let key = self.queue.push(Waiting {
-            subject: request.subject,
-            class: request.class,
+            request: *request,
             charge,
-            input_tokens: request.input_tokens,
             is_promised,
             until,
         });
@@ -171,22 +169,33 @@ impl Admission {
     /// What has come about for those in the queue, one at a time: to be asked whenever something was called here, and at
     /// [`Self::next_turn`], until there is nothing more.
     pub fn turn(&mut self, now: Time) -> Option<Turn> {
-        self.pass_time(now);
+        let now = self.pass_time(now);
         if let Some((until, key)) = self.until.first().copied()
             && until <= now
         {
             self.until.remove(&(until, key));
-            let waiting = self.queue.remove(key)?;
-            return Some(Turn::Refused(Queued { key }, self.waited(&waiting)));
+            let Waiting { request, .. } = self.queue.remove(key)?;
+            let is_late = request.deadline.is_some_and(|deadline| deadline <= until);
+            let reason = if is_late { Reason::Deadline } else { Reason::Waited };
+            let output = self.expected_output(request.most_output_tokens);
+            return Some(Turn::Refused(
+                Queued { key },
+                self.refuse(now, &request, output, None, reason),
+            ));
         }
-        let (_, next) = self.queue.next()?;
-        if !self.has_room(next.subject.caller, next.class, next.input_tokens) {
+        let (_, Waiting { request, .. }) = self.queue.next()?;
+        if !self.has_room(request.subject.caller, request.class, request.input_tokens) {
             return None;
         }
         let (key, waiting) = self.queue.pop()?;
         self.until.remove(&(waiting.until, key));
-        let caller = waiting.subject.caller;
-        let place = self.take_place(caller, waiting.class, waiting.charge, waiting.input_tokens);
+        let Request {
+            subject,
+            class,
+            input_tokens,
+            ..
+        } = waiting.request;
+        let place = self.take_place(subject.caller, class, waiting.charge, input_tokens);
         Some(Turn::Place(Queued { key }, place))
     }
 

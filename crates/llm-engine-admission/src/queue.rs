@@ -1,9 +1,9 @@
 use std::collections::{BTreeSet, HashMap};
 
 use foldhash::fast::FixedState;
-use llm_engine_limit::{Subject, Time};
+use llm_engine_limit::Time;
 
-use crate::Class;
+use crate::{Class, Request};
 use crate::backlog::Backlog;
 
 /// Whose turn it is: of all callers with something in the queue the one that has been served least, by *virtual token
@@ -57,11 +57,9 @@ struct Caller {
 /// A request in the queue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waiting {
-    pub(crate) subject: Subject,
-    pub(crate) class: Class,
+    pub(crate) request: Request,
     /// What it is expected to be served.
     pub(crate) charge: u64,
-    pub(crate) input_tokens: u64,
     /// Whether it came at the time that was promised to it.
     pub(crate) is_promised: bool,
     /// When it is refused at the latest.
@@ -147,8 +145,7 @@ impl FairQueue {
         let key = self.next;
         self.next += 1;
         let Waiting {
-            subject,
-            class,
+            request: Request { subject, class, .. },
             charge,
             is_promised,
             ..
@@ -190,11 +187,11 @@ impl FairQueue {
     /// The request whose turn it is has it: it is taken out and charged.
     pub(crate) fn pop(&mut self) -> Option<(u64, Waiting)> {
         let (key, next) = self.next()?;
-        let lanes = &self.turns[2 * next.class as usize..][..2];
+        let lanes = &self.turns[2 * next.request.class as usize..][..2];
         let least = lanes.iter().filter_map(|turns| turns.first()).min()?.0;
         self.floor = self.floor.max(least);
         let request = self.take(key)?;
-        self.begin(request.subject.caller, request.charge);
+        self.begin(request.request.subject.caller, request.charge);
         self.forget_passed();
         Some((key, request))
     }
@@ -202,7 +199,7 @@ impl FairQueue {
     /// Takes a request out that is not to be served.
     pub(crate) fn remove(&mut self, key: u64) -> Option<Waiting> {
         let request = self.take(key)?;
-        self.rest(request.subject.caller);
+        self.rest(request.request.subject.caller);
         Some(request)
     }
 
@@ -266,9 +263,9 @@ impl FairQueue {
 
     fn take(&mut self, key: u64) -> Option<Waiting> {
         let request = self.waiting.remove(&key)?;
-        self.of_class[request.class as usize] -= 1;
-        let lane = lane(request.class, request.is_promised);
-        let id = request.subject.caller;
+        self.of_class[request.request.class as usize] -= 1;
+        let lane = lane(request.request.class, request.is_promised);
+        let id = request.request.subject.caller;
         let caller = self.callers.get_mut(&id)?;
         caller.queued[lane].remove(&key);
         if caller.queued[lane].is_empty() {

@@ -7,7 +7,6 @@ use llm_engine_limit::{Cost, HORIZON, Time};
 use super::Admission;
 use crate::arrival::{SOONEST, charge};
 use crate::promises::Claim;
-use crate::queue::Waiting;
 use crate::{Class, Limit, Reason, Request, Saturated};
 
 impl Admission {
@@ -88,17 +87,6 @@ impl Admission {
             .deadline
             .is_some_and(comes_too_late)
             .then_some(Reason::Deadline)
-    }
-
-    /// What a request is told that has waited for longer than was estimated.
-    pub(super) fn waited(&self, waiting: &Waiting) -> Saturated {
-        let caller = waiting.subject.caller;
-        let ahead = self.queue.ahead(caller, waiting.class, waiting.charge, false);
-        Saturated {
-            wait: self.drain.time_for(ahead).unwrap_or_default().max(SOONEST),
-            booked: false,
-            reason: Reason::Waited,
-        }
     }
 
     /// Tells a time, which is kept for the request if it can be recognised. `broken`: the promise with which it has come.

@@ -100,6 +100,10 @@ async fn when_first_tokens_stop_coming_less_is_sent_and_who_is_refused_is_told_w
         advance(Duration::from_millis(200)).await;
     }
     settle().await;
+    // Others have waited in vain.
+    for call in &mut calls {
+        refusals.extend(at_once(call.as_mut()).await.map(refused));
+    }
     let mut sent = 0;
     while world.upstream.arrived().is_some() {
         sent += 1;

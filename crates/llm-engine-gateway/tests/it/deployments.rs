@@ -119,7 +119,7 @@ fn remote_at(url: &str) -> RemoteSetup {
     RemoteSetup {
         timeouts: Timeouts {
             first_token: FIRST_TOKEN,
-            total: Some(2 * FIRST_TOKEN),
+            total: Some(FIRST_TOKEN),
             ..Timeouts::default()
         },
         ..remote
