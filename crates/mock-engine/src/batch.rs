@@ -9,7 +9,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Seen;
-use crate::mock_engine::Abort;
+use crate::mock_engine::{Abort, FirstToken};
 
 /// The engine by the real clock, and who waits for its answers.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ struct State {
 #[derive(Debug)]
 struct Answer {
     key: u64,
+    /// When its request came.
+    came: Instant,
     pieces: UnboundedSender<Piece>,
     /// Tokens that its client has been sent.
     shown: u64,
@@ -54,7 +56,7 @@ pub(crate) struct Place {
 
 /// What one step has done, to be told when it is over.
 struct Step {
-    took: Duration,
+    ends: Instant,
     pieces: Vec<(UnboundedSender<Piece>, Piece)>,
 }
 
@@ -75,18 +77,18 @@ impl Batch {
     /// Steps, for as long as it is polled. The end of each step is reckoned from that of the one before, so that what a
     /// timer is late by does not add up.
     pub(crate) async fn run(&self) {
-        let mut due = Instant::now();
+        let mut now = Instant::now();
         loop {
-            let Some(step) = self.state().step() else {
+            let Some(step) = self.state().step(now) else {
                 self.work.notified().await;
-                due = Instant::now();
+                now = Instant::now();
                 continue;
             };
-            due += step.took;
-            sleep_until(due).await;
+            now = step.ends;
+            sleep_until(now).await;
             // A step that is late already does not wait, and would let nobody else in.
             yield_now().await;
-            let late = due.elapsed();
+            let late = now.elapsed();
             let mut state = self.state();
             state.seen.late = state.seen.late.max(late);
             drop(state);
@@ -106,13 +108,20 @@ impl Batch {
     }
 
     /// A request has reached the engine.
-    pub(crate) fn submit(&self, input: u64, output: u64, pieces: UnboundedSender<Piece>) -> Place {
+    pub(crate) fn submit(
+        &self,
+        came: Instant,
+        input: u64,
+        output: u64,
+        pieces: UnboundedSender<Piece>,
+    ) -> Place {
         let state = &mut *self.state();
         let id = state.engine.submit(input, output);
         let key = state.next_key;
         state.next_key += 1;
         let answer = Answer {
             key,
+            came,
             pieces,
             shown: 0,
         };
@@ -163,16 +172,21 @@ impl Batch {
 }
 
 impl State {
-    /// `None` if there is nothing to do.
-    fn step(&mut self) -> Option<Step> {
+    /// A step that begins now; `None` if there is nothing to do.
+    fn step(&mut self, now: Instant) -> Option<Step> {
         let step = self.engine.step();
         if step.seconds <= 0.0 {
             return None;
         }
+        let ends = now + Duration::from_secs_f64(step.seconds);
         let mut pieces = Vec::with_capacity(self.answers.len());
         for id in step.first {
             if let Some(answer) = self.answers.get_mut(&id) {
                 answer.shown = 1;
+                self.seen.first_tokens.push(FirstToken {
+                    at: ends,
+                    after: ends.duration_since(answer.came),
+                });
                 pieces.push((answer.pieces.clone(), Piece::Token));
             }
         }
@@ -189,9 +203,6 @@ impl State {
                 pieces.push((answer.pieces, Piece::End));
             }
         }
-        Some(Step {
-            took: Duration::from_secs_f64(step.seconds),
-            pieces,
-        })
+        Some(Step { ends, pieces })
     }
 }

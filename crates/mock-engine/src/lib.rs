@@ -19,5 +19,5 @@ mod tally;
 /// Parts of a scenario.
 pub use llm_engine_overload::{Change, EngineSetup, Scenario};
 pub use load::Load;
-pub use mock_engine::{Abort, MockEngine, Seen};
+pub use mock_engine::{Abort, FirstToken, MockEngine, Seen};
 pub use tally::Measured;

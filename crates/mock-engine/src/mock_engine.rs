@@ -29,6 +29,8 @@ pub struct Seen {
     pub running: usize,
     /// Those whose client hung up.
     pub aborts: Vec<Abort>,
+    /// The first tokens of answers.
+    pub first_tokens: Vec<FirstToken>,
     /// How often the engine put back an answer.
     pub preemptions: u64,
     /// By how much a step was late at most: what is measured on a machine that is too busy says little.
@@ -42,6 +44,15 @@ pub struct Abort {
     pub at: Instant,
     /// Tokens of its answer until then; `None` if it was not with the engine: not yet, or not any more.
     pub written: Option<u64>,
+}
+
+/// The first token of an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct FirstToken {
+    /// When it was there.
+    pub at: Instant,
+    /// How long after the request had come.
+    pub after: Duration,
 }
 
 impl MockEngine {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::batch::{Batch, Piece, Place};
 
@@ -17,6 +17,7 @@ pub(crate) struct Running {
 impl Running {
     /// Has the engine take a request with so many tokens, which takes a while.
     pub(crate) async fn submit(batch: Arc<Batch>, input: u64, output: u64) -> Self {
+        let came = Instant::now();
         let base = batch.arrive();
         let mut running = Self {
             batch,
@@ -29,7 +30,7 @@ impl Running {
         }
         let (sender, pieces) = unbounded_channel();
         running.pieces = Some(pieces);
-        running.place = Some(running.batch.submit(input, output, sender));
+        running.place = Some(running.batch.submit(came, input, output, sender));
         running
     }
 
