@@ -21,6 +21,11 @@ const CAPACITY: f64 = 8.8;
 const CALLERS: [&str; 2] = ["alice-key", "bob-key"];
 const CHAT: &str = "/v1/chat/completions";
 
+/// A third of this time is unforeseen: who waits for half as long again as it should is refused. So nobody waits for more
+/// than a second and a half.
+const QUEUE_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: f64 = 1.5;
+
 /// What the server has in front of its models.
 fn limit() -> Limit {
     Limit::Fixed(NonZeroU32::new(72).unwrap())
@@ -30,6 +35,8 @@ fn limit() -> Limit {
 fn ten_times(base: f64) -> Scenario {
     let mut scenario = Scenario::new(limit(), vec![CallerLoad::usual(10.0 * CAPACITY / 2.0); 2]);
     scenario.engine.base_seconds = base;
+    scenario.admission.wait = QUEUE_WAIT;
+    (scenario.warm_up, scenario.lasts) = (60.0, 180.0);
     scenario
 }
 
@@ -110,16 +117,22 @@ impl Compared {
         estimate(self.simulated.iter().map(of))
     }
 
-    /// What must hold however short it was.
-    fn check(&self) {
+    /// Checks what must hold however short it was, and that goodput is at least this part of the simulated one.
+    fn check(&self, least: f64) {
         let Measured { outcome, errors } = &self.measured;
         assert!(errors.is_empty(), "{errors:?}");
-        let most = self.simulated.iter().map(slowest).fold(0.0, f64::max);
-        let slowest = slowest(outcome);
+        let (measured, of_engine) = (slowest(outcome), quantile(&self.of_engine, 0.99));
         assert!(
-            slowest <= most + ON_THE_WIRE,
-            "{slowest} s, simulated at most {most} s"
+            measured <= of_engine + LONGEST_WAIT,
+            "{measured} s to first tokens, of which the engine takes {of_engine} s"
         );
+        let most = self.simulated.iter().map(slowest).fold(0.0, f64::max);
+        assert!(
+            measured <= most + ON_THE_WIRE,
+            "{measured} s to first tokens, simulated at most {most} s"
+        );
+        let part = self.part();
+        assert!(part >= least, "{part} of the simulated goodput");
     }
 
     fn print(&self) {
@@ -160,9 +173,9 @@ fn slowest(outcome: &Outcome) -> f64 {
 }
 
 /// Simulated.
-const SEEDS: u64 = 20;
-/// Seconds by which first tokens may be later than the latest simulated ones: what a simulation does not know takes time.
-const ON_THE_WIRE: f64 = 0.3;
+const SEEDS: u64 = 40;
+/// Seconds by which first tokens may be later than with any seed: what a simulation does not know takes time.
+const ON_THE_WIRE: f64 = 0.5;
 
 #[expect(
     clippy::print_stdout,
@@ -177,9 +190,7 @@ async fn at_ten_times_the_load_goodput_and_first_tokens_are_as_simulated() {
     let mut scenario = ten_times(0.7);
     (scenario.warm_up, scenario.lasts) = (8.0, 30.0);
     let compared = compare(&scenario).await;
-    compared.check();
-    let part = compared.part();
-    assert!(part >= 0.8, "{part} of the simulated goodput");
+    compared.check(0.8);
 }
 
 #[tokio::test]
@@ -191,11 +202,11 @@ async fn table_of_overload() {
         compared.push(compare(&ten_times(base)).await);
     }
     for compared in compared {
-        compared.check();
-        let (base, part) = (compared.base, compared.part());
+        compared.check(0.9);
+        let part = compared.part();
         assert!(
-            (0.9..=1.1).contains(&part),
-            "{base} s: {part} of the simulated goodput"
+            part <= 1.1,
+            "{part} of the simulated goodput is not what was simulated"
         );
     }
 }
