@@ -21,12 +21,12 @@ const CAPACITY: f64 = 8.8;
 const CALLERS: [&str; 2] = ["alice-key", "bob-key"];
 const CHAT: &str = "/v1/chat/completions";
 
-/// A third of this time is unforeseen: who waits for half as long again as it should is refused. So nobody waits for more
-/// than a second and a half.
+/// As far as can be told beforehand. Who has waited for half as long again is refused, so that nobody waits for more than
+/// `LONGEST_WAIT` seconds.
 const QUEUE_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: f64 = 1.5;
 
-/// What the server has in front of its models.
+/// What the server has in front of its models; simulated is the same.
 fn limit() -> Limit {
     Limit::Fixed(NonZeroU32::new(72).unwrap())
 }
