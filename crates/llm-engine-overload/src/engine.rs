@@ -1,6 +1,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+use crate::Change;
+use crate::random::normal;
+
 /// What an engine is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EngineSetup {
@@ -44,10 +47,11 @@ impl Default for EngineSetup {
 #[derive(Debug)]
 pub struct Engine {
     setup: EngineSetup,
-    /// By how much every step is slower.
-    pub slowness: f64,
-    /// By how much reading and writing are.
-    pub work_slowness: f64,
+    /// The memory that it has now.
+    kv_tokens: u64,
+    /// By how much every step is slower, and by how much reading and writing are.
+    slowness: f64,
+    work_slowness: f64,
     waiting: VecDeque<usize>,
     reading: VecDeque<(usize, u64)>,
     /// By when they began to write.
@@ -99,6 +103,7 @@ impl Engine {
     pub fn new(setup: EngineSetup) -> Self {
         Self {
             setup,
+            kv_tokens: setup.kv_tokens,
             slowness: 1.0,
             work_slowness: 1.0,
             waiting: VecDeque::new(),
@@ -165,15 +170,34 @@ impl Engine {
         }
     }
 
-    /// Changes how much fits in its memory.
-    pub fn set_kv_tokens(&mut self, tokens: u64) {
-        self.setup.kv_tokens = tokens;
+    /// Something happens to it.
+    pub fn change(&mut self, change: Change) {
+        match change {
+            Change::Slower(times) => self.slowness = times,
+            Change::Capacity(part) => {
+                self.work_slowness = 1.0 / part;
+                #[expect(
+                    clippy::cast_precision_loss,
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "thousands"
+                )]
+                let tokens = (self.setup.kv_tokens as f64 * part) as u64;
+                self.kv_tokens = tokens;
+            }
+            Change::Base(base) => self.setup.base_seconds = base,
+        }
     }
 
-    /// How much fits in its memory.
+    /// Seconds that requests take before it has them, as they usually are.
     #[must_use]
-    pub fn kv_tokens(&self) -> u64 {
-        self.setup.kv_tokens
+    pub fn base_seconds(&self) -> f64 {
+        self.setup.base_seconds
+    }
+
+    /// Those of one request.
+    pub fn draw_base_seconds(&self, random: &mut fastrand::Rng) -> f64 {
+        self.setup.base_seconds * (self.setup.base_spread * normal(random)).exp()
     }
 
     /// Requests that it has begun.
@@ -220,7 +244,7 @@ impl Engine {
 
     /// Puts back the youngest until every running answer has room for another token.
     fn make_room(&mut self) {
-        while self.used + self.writing.len() as u64 > self.setup.kv_tokens && self.running() > 1 {
+        while self.used + self.writing.len() as u64 > self.kv_tokens && self.running() > 1 {
             let id = if let Some((id, _)) = self.reading.pop_back() {
                 id
             } else if let Some((_, id)) = self.writing.pop_last() {
@@ -264,7 +288,7 @@ impl Engine {
             let need = request.input + request.written;
             let running = self.reading.len() + self.writing.len();
             // A hundredth is kept free, as engines do.
-            let is_full = (self.used + need) * 100 > self.setup.kv_tokens * 99 && running > 0;
+            let is_full = (self.used + need) * 100 > self.kv_tokens * 99 && running > 0;
             if running + begun.len() >= self.setup.most_running || is_full {
                 break;
             }

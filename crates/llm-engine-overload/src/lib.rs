@@ -6,6 +6,8 @@
 
 #![warn(missing_docs)]
 
+mod arrivals;
+mod clients;
 mod comparison;
 mod engine;
 mod outcome;
@@ -13,10 +15,12 @@ mod random;
 mod scenario;
 mod simulation;
 
+pub use arrivals::{Arrivals, Asked};
+pub use clients::{Again, Backoff, Clients};
 pub use comparison::{Estimate, best_fixed, equality, estimate, quantile, simulate_seeds};
 pub use engine::{Engine, EngineSetup, Step};
 /// Parts of a [`Scenario`].
 pub use llm_engine_admission::{AdmissionSetup, Limit};
 pub use outcome::{CallerOutcome, Outcome, Second};
-pub use scenario::{Backoff, CallerLoad, Change, Clients, Lengths, Scenario};
+pub use scenario::{CallerLoad, Change, Lengths, Scenario};
 pub use simulation::simulate;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use llm_engine_admission::{AdmissionSetup, Limit};
 
-use crate::EngineSetup;
+use crate::{Clients, EngineSetup};
 
 /// Who asks for what, of which engine, through which admission.
 #[derive(Debug, Clone)]
@@ -51,32 +51,6 @@ pub struct Lengths {
     pub most: f64,
 }
 
-/// What clients do.
-#[derive(Debug, Clone, Copy)]
-pub struct Clients {
-    /// How often they come again after the first call.
-    pub retries: u32,
-    /// How long they wait before that, unless they follow what they are told.
-    pub backoff: Backoff,
-    /// The share of them that come again when they are told to.
-    pub obedient: f64,
-    /// Seconds without a first token after which they give up, beyond the engine's base.
-    pub patience: f64,
-    /// An answer is good whose first token comes within so many seconds beyond the engine's base, ...
-    pub good_first_token: f64,
-    /// ... and each further one within so many.
-    pub good_pace: f64,
-}
-
-/// How long clients wait before they come again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backoff {
-    /// A second, more or less a tenth.
-    Constant,
-    /// 1, 2, 4 s and so on, more or less a half.
-    Exponential,
-}
-
 /// What happens to an engine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Change {
@@ -86,19 +60,6 @@ pub enum Change {
     Capacity(f64),
     /// Seconds that requests take before the engine has them.
     Base(f64),
-}
-
-impl Default for Clients {
-    fn default() -> Self {
-        Self {
-            retries: 0,
-            backoff: Backoff::Constant,
-            obedient: 0.0,
-            patience: 10.0,
-            good_first_token: 5.0,
-            good_pace: 0.1,
-        }
-    }
 }
 
 impl CallerLoad {

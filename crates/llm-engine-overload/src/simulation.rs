@@ -8,12 +8,12 @@ use llm_engine_limit::Time;
 
 use crate::engine::Engine;
 use crate::random::stream;
-use crate::{CallerOutcome, Change, Outcome, Scenario, Second};
+use crate::{Arrivals, Asked, CallerOutcome, Outcome, Scenario, Second};
 use calls::{Call, State};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Arrives(usize),
+    Arrives(usize, Asked),
     Comes(usize),
     Reaches(usize),
     Patience(usize),
@@ -25,7 +25,7 @@ struct Simulation<'a> {
     scenario: &'a Scenario,
     /// Of each caller's requests, and of what clients and the way to the engine do: separate, so that the requests are
     /// the same whatever becomes of them.
-    arrivals: Vec<fastrand::Rng>,
+    arrivals: Vec<Arrivals>,
     random: fastrand::Rng,
     engine: Engine,
     gateways: Vec<Admission>,
@@ -34,8 +34,6 @@ struct Simulation<'a> {
     number: u64,
     calls: Vec<Call>,
     in_engine: HashMap<usize, usize>,
-    base: f64,
-    kv: u64,
     outcome: Outcome,
     warm: Time,
 }
@@ -45,10 +43,7 @@ struct Simulation<'a> {
 pub fn simulate(scenario: &Scenario) -> Outcome {
     let mut simulation = Simulation {
         scenario,
-        arrivals: (0..)
-            .zip(&scenario.callers)
-            .map(|(number, _)| stream(scenario.seed, number))
-            .collect(),
+        arrivals: scenario.arrivals(),
         random: stream(scenario.seed, u64::MAX),
         engine: Engine::new(scenario.engine),
         gateways: scenario
@@ -61,8 +56,6 @@ pub fn simulate(scenario: &Scenario) -> Outcome {
         number: 0,
         calls: Vec::new(),
         in_engine: HashMap::new(),
-        base: scenario.engine.base_seconds,
-        kv: scenario.engine.kv_tokens,
         outcome: Outcome {
             callers: vec![CallerOutcome::default(); scenario.callers.len()],
             by_gateway: vec![0; scenario.gateways.len()],
@@ -78,7 +71,7 @@ pub fn simulate(scenario: &Scenario) -> Outcome {
 impl Simulation<'_> {
     fn run(&mut self) {
         for caller in 0..self.scenario.callers.len() {
-            self.next_arrival(Time::ZERO, caller);
+            self.next_arrival(caller);
         }
         for (index, (seconds, _)) in self.scenario.changes.iter().enumerate() {
             self.later(at(*seconds), Event::Changes(index));
@@ -125,14 +118,14 @@ impl Simulation<'_> {
 
     fn happen(&mut self, now: Time, event: Event) {
         match event {
-            Event::Arrives(caller) => {
-                self.next_arrival(now, caller);
-                self.arrive(now, caller);
+            Event::Arrives(caller, asked) => {
+                self.next_arrival(caller);
+                self.arrive(now, caller, asked);
             }
             Event::Comes(call) => self.call(now, call),
             Event::Reaches(call) => self.reach(call),
             Event::Patience(call) => self.hang_up(now, call),
-            Event::Changes(index) => self.change(self.scenario.changes[index].1),
+            Event::Changes(index) => self.engine.change(self.scenario.changes[index].1),
             Event::Looks => {
                 self.report_written();
                 for gateway in 0..self.gateways.len() {
@@ -144,28 +137,9 @@ impl Simulation<'_> {
         }
     }
 
-    fn change(&mut self, change: Change) {
-        match change {
-            Change::Slower(times) => self.engine.slowness = times,
-            Change::Capacity(part) => {
-                self.engine.work_slowness = 1.0 / part;
-                #[expect(
-                    clippy::cast_precision_loss,
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "thousands"
-                )]
-                self.engine.set_kv_tokens((self.kv as f64 * part) as u64);
-            }
-            Change::Base(base) => self.base = base,
-        }
-    }
-
-    fn next_arrival(&mut self, now: Time, caller: usize) {
-        let rate = self.scenario.callers[caller].rate;
-        if rate > 0.0 {
-            let pause = -(1.0 - self.arrivals[caller].f64()).ln() / rate;
-            self.later(now + seconds(pause), Event::Arrives(caller));
+    fn next_arrival(&mut self, caller: usize) {
+        if let Some(asked) = self.arrivals[caller].next() {
+            self.later(Time::ZERO + asked.at, Event::Arrives(caller, asked));
         }
     }
 

@@ -4,8 +4,7 @@ use llm_engine_admission::{Arrival, Class, Place, Queued, Request, Saturated, Tu
 use llm_engine_limit::{Fingerprint, Subject, Time};
 
 use super::{Event, Simulation, seconds};
-use crate::Backoff;
-use crate::random::{length, normal};
+use crate::Asked;
 
 #[derive(Debug)]
 pub(super) struct Call {
@@ -31,16 +30,7 @@ pub(super) enum State {
 }
 
 impl Simulation<'_> {
-    pub(super) fn arrive(&mut self, now: Time, caller: usize) {
-        let load = self.scenario.callers[caller];
-        let random = &mut self.arrivals[caller];
-        let input = length(random, load.input);
-        let output = length(random, load.output);
-        let mut pick = random.f64() * self.scenario.gateways.iter().sum::<f64>();
-        let gateway = self.scenario.gateways.iter().position(|weight| {
-            pick -= weight;
-            pick < 0.0
-        });
+    pub(super) fn arrive(&mut self, now: Time, caller: usize, asked: Asked) {
         if now > self.warm {
             self.outcome.offered += 1;
             self.outcome.callers[caller].offered += 1;
@@ -49,9 +39,9 @@ impl Simulation<'_> {
         let request = self.calls.len() as u64;
         self.calls.push(Call {
             caller,
-            input,
-            output,
-            gateway: gateway.unwrap_or(0),
+            input: asked.input,
+            output: asked.output,
+            gateway: asked.gateway,
             request,
             attempt: 0,
             sent: now,
@@ -91,10 +81,8 @@ impl Simulation<'_> {
         }
         match arrival {
             Ok(arrival) => {
-                self.later(
-                    now + seconds(self.scenario.clients.patience + self.base),
-                    Event::Patience(index),
-                );
+                let patience = self.scenario.clients.patience(self.engine.base_seconds());
+                self.later(now + patience, Event::Patience(index));
                 match arrival {
                     Arrival::Place(place) => self.dispatch(now, index, place),
                     Arrival::Queued(queued) => {
@@ -112,7 +100,7 @@ impl Simulation<'_> {
         let gateway = self.calls[index].gateway;
         self.gateways[gateway].sent(now, &place, 0);
         self.calls[index].state = State::OnItsWay(place);
-        let base = self.base * (self.scenario.engine.base_spread * normal(&mut self.random)).exp();
+        let base = self.engine.draw_base_seconds(&mut self.random);
         if base > 0.0 {
             self.later(now + seconds(base), Event::Reaches(index));
         } else {
@@ -159,7 +147,6 @@ impl Simulation<'_> {
     }
 
     fn again(&mut self, now: Time, index: usize, told: Option<Saturated>) {
-        let clients = self.scenario.clients;
         let Call {
             caller,
             input,
@@ -169,19 +156,12 @@ impl Simulation<'_> {
             attempt,
             ..
         } = self.calls[index];
-        if attempt >= clients.retries {
+        let wait = told.map(|told| told.wait);
+        let Some(again) = self.scenario.clients.again(&mut self.random, attempt, wait) else {
             if now > self.warm {
                 self.outcome.lost += 1;
             }
             return;
-        }
-        let told = told.filter(|_| self.random.f64() < clients.obedient);
-        let wait = match told {
-            Some(saturated) => saturated.wait + seconds(0.2 * self.random.f64()),
-            None => seconds(match clients.backoff {
-                Backoff::Constant => 0.9 + 0.2 * self.random.f64(),
-                Backoff::Exponential => f64::from(1_u32 << attempt.min(20)) * (0.5 + self.random.f64()),
-            }),
         };
         self.calls.push(Call {
             caller,
@@ -193,9 +173,9 @@ impl Simulation<'_> {
             sent: now,
             state: State::New,
             first: None,
-            comes_as_told: told.is_some_and(|told| told.booked),
+            comes_as_told: again.as_told && told.is_some_and(|told| told.booked),
         });
-        self.later(now + wait, Event::Comes(self.calls.len() - 1));
+        self.later(now + again.wait, Event::Comes(self.calls.len() - 1));
     }
 
     pub(super) fn hang_up(&mut self, now: Time, index: usize) {
@@ -262,11 +242,9 @@ impl Simulation<'_> {
             self.outcome.callers[caller].served += input + 2 * output;
         }
         let Some(first) = first else { return };
-        let clients = self.scenario.clients;
-        #[expect(clippy::cast_precision_loss, reason = "thousands")]
-        let pace = now.since(first).as_secs_f64() / output as f64;
-        let is_good = first.since(sent).as_secs_f64() <= clients.good_first_token + self.base
-            && pace <= clients.good_pace;
+        let (waited, others) = (first.since(sent), now.since(first));
+        let base = self.engine.base_seconds();
+        let is_good = self.scenario.clients.is_good(base, waited, others, output);
         if !is_good {
             return;
         }

@@ -13,6 +13,7 @@ mod check;
 mod client;
 mod crowd;
 mod explain;
+mod overload;
 mod program;
 mod reload;
 #[cfg_attr(

@@ -50,6 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fuzz-input", &[]),
     ("gateway-bench", &[]),
     ("llmengine-python", &["llm-engine-client", "llm-engine-retry"]),
+    ("mock-engine", &["llm-engine-overload"]),
     ("scripted-upstream", &[]),
     ("tidy", &[]),
 ];
