@@ -127,7 +127,11 @@ impl Law {
     /// So many tokens so many requests of the length that is usual now have.
     pub(crate) fn tokens_of(&self, requests: usize) -> u64 {
         let tokens = float(requests as u64) * self.mean;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an amount")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an amount"
+        )]
         let tokens = tokens as u64;
         tokens
     }

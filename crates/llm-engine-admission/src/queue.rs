@@ -3,8 +3,8 @@ use std::collections::{BTreeSet, HashMap};
 use foldhash::fast::FixedState;
 use llm_engine_limit::Time;
 
-use crate::{Class, Request};
 use crate::backlog::Backlog;
+use crate::{Class, Request};
 
 /// Whose turn it is: of all callers with something in the queue the one that has been served least, by *virtual token
 /// counters*.

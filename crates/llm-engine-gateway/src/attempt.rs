@@ -79,7 +79,9 @@ impl Sending<'_> {
         let timeouts = deployment.timeouts;
         let total = timeouts.total.unwrap_or(WHOLE_ANSWER);
         let begun = Instant::now();
-        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(begun));
+        let left = self
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(begun));
         let within_left = |patience: Duration| left.map_or(patience, |left| left.min(patience));
         let patience = within_left(if stream {
             timeouts.first_token.min(timeouts.total.unwrap_or(Duration::MAX))
@@ -115,7 +117,8 @@ impl Sending<'_> {
             let named = (request, self.public_model);
             let body = response.into_body();
             let is_kept = !request.stream && deployment.is_remote();
-            let mut answer = AnswerStream::begin(running, (body, reader), named, price.cost.input_tokens, rest);
+            let mut answer =
+                AnswerStream::begin(running, (body, reader), named, price.cost.input_tokens, rest);
             if is_kept {
                 answer = answer.keep();
             }

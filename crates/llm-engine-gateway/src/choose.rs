@@ -66,7 +66,9 @@ impl Route {
     ) -> Result<Chosen, CompleteError> {
         let mut none_of = NoneOf::default();
         // Without a place only those are left that limit themselves. With one they are, if no other can be asked.
-        let adaptive = [true, false].into_iter().filter(|adaptive| has_place || !adaptive);
+        let adaptive = [true, false]
+            .into_iter()
+            .filter(|adaptive| has_place || !adaptive);
         for is_adaptive in adaptive {
             let mut candidates: Vec<&Arc<Deployment>> = self
                 .deployments
@@ -105,7 +107,10 @@ impl Route {
             Ok(permit) => permit,
             Err(refusal) => {
                 let wait = |refusal: &Refusal| refusal.retry_after.unwrap_or(Duration::MAX);
-                let is_sooner = none_of.full.as_ref().is_none_or(|other| wait(&refusal) < wait(other));
+                let is_sooner = none_of
+                    .full
+                    .as_ref()
+                    .is_none_or(|other| wait(&refusal) < wait(other));
                 if is_sooner {
                     none_of.full = Some(refusal);
                 }

@@ -109,7 +109,9 @@ impl Gateway {
         };
         loop {
             let answer = async {
-                let running = self.prepare(caller, sending, arrival, Priority::Interactive, record).await?;
+                let running = self
+                    .prepare(caller, sending, arrival, Priority::Interactive, record)
+                    .await?;
                 sending.answer(running).await.map_err(NotAnswered::failed)
             };
             let not_answered = match answer.await {
@@ -207,7 +209,13 @@ impl Gateway {
             Ok((price, permit, place, chosen)) => {
                 record.admitted();
                 let held = (permit, place, chosen, record);
-                Ok(Running::new(held, route, (price, request.answers()), arrival.request_id, &self.requests))
+                Ok(Running::new(
+                    held,
+                    route,
+                    (price, request.answers()),
+                    arrival.request_id,
+                    &self.requests,
+                ))
             }
             Err(error) => Err(NotAnswered::NotAdmitted {
                 error,

@@ -241,7 +241,8 @@ impl Deployment {
                 let request = self.in_v1(request, &upstream)?;
                 let created = u64::try_from(now.as_second()).unwrap_or(0);
                 let reader = AnswerReader::new(&request, created);
-                let body = serde_json::to_string(&request).map_err(|error| Failure::Broken(error.to_string()))?;
+                let body =
+                    serde_json::to_string(&request).map_err(|error| Failure::Broken(error.to_string()))?;
                 (CompletionRequest::path(stream), body, Some(reader))
             }
             (Dialect::OpenAi, UpstreamServer::Worker { .. }, kind) => {
@@ -256,9 +257,7 @@ impl Deployment {
                 (kind.path(), request.upstream_body(&upstream), None)
             }
         };
-        let response = self
-            .send(Method::POST, path, Some(told), body.into())
-            .await?;
+        let response = self.send(Method::POST, path, Some(told), body.into()).await?;
         let answer = refuse_errors(response, (request.kind, stream), now).await;
         let answer = answer.map_err(|failure| self.cool_down(failure))?;
         Ok((answer, reader))

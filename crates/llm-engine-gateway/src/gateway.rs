@@ -352,7 +352,11 @@ impl Surroundings<'_> {
                 Ok(Deployment::worker(model, worker, is_adaptive, self.wall_clock))
             }
             DeploymentSetup::Remote(mut setup) => {
-                let quotas = setup.limits.take().map(|limits| self.quotas(limits)).transpose()?;
+                let quotas = setup
+                    .limits
+                    .take()
+                    .map(|limits| self.quotas(limits))
+                    .transpose()?;
                 Deployment::remote((model, number), setup, quotas, &self.proxies, self.wall_clock)
             }
         }

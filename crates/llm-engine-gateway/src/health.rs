@@ -214,7 +214,9 @@ mod tests {
     async fn the_last_one_is_ejected_only_if_it_does_not_answer_at_all() {
         let bad = Arc::<Health>::default();
         for _ in 0..3 {
-            bad.try_it(true).unwrap().failed(&Failure::Broken("500".to_owned()));
+            bad.try_it(true)
+                .unwrap()
+                .failed(&Failure::Broken("500".to_owned()));
         }
         bad.try_it(true).unwrap_err();
         bad.try_it(false).unwrap().succeeded();

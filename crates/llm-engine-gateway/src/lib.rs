@@ -71,8 +71,8 @@ pub use llm_engine_limit::{
 pub use refusal::{Refusal, RefusalCode, milliseconds_up};
 pub use resolve::{Route, RouteStatus, UnknownModel};
 pub use setup::{
-    BudgetSetup, CallerSetup, DeploymentSetup, Dialect, MatchSetup, ModelSetup, PolicySetup, PriceSetup, ProxySetup,
-    RemoteSetup, Setup, SetupError, Timeouts, WorkerSetup,
+    BudgetSetup, CallerSetup, DeploymentSetup, Dialect, MatchSetup, ModelSetup, PolicySetup, PriceSetup,
+    ProxySetup, RemoteSetup, Setup, SetupError, Timeouts, WorkerSetup,
 };
 pub use simulate::{
     BookingCounts, CallerReport, Moment, PolicyReport, QuotaUse, Retry, SimulatedModel, SimulatedRequest,

@@ -475,7 +475,10 @@ impl ModelMetrics {
         let Some(reason) = kind(failure) else { return };
         let reason = if is_made { reason } else { "over_budget" };
         let model = Arc::clone(&self.model);
-        self.all.retries.get_or_create(&RetryLabels { model, reason }).inc();
+        self.all
+            .retries
+            .get_or_create(&RetryLabels { model, reason })
+            .inc();
     }
 
     /// A deployment is not used for a while: it has failed, or has said that it does not want to be asked.

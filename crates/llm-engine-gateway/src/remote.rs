@@ -66,7 +66,9 @@ impl Remote {
         };
         let url = parse(&base).ok_or_else(|| wrong(&base))?;
         let metrics = setup.metrics_url.as_ref();
-        let metrics = metrics.map(|url| parse(url).ok_or_else(|| wrong(url))).transpose()?;
+        let metrics = metrics
+            .map(|url| parse(url).ok_or_else(|| wrong(url)))
+            .transpose()?;
         let query = match setup.dialect {
             Dialect::OpenAi => String::new(),
             Dialect::LlmEngine => {

@@ -16,10 +16,10 @@ use crate::admit::Permit;
 use crate::choose::Chosen;
 use crate::deployment::Deployment;
 use crate::learn::AnswerLengths;
+use crate::metrics::ModelMetrics;
 use crate::price::{Price, cost};
 use crate::report::Record;
 use crate::wait::Place;
-use crate::metrics::ModelMetrics;
 use crate::{CompleteError, Failure, PriceSetup, Route, TraceHeaders};
 
 /// All requests that are running.

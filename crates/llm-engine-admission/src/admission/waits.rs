@@ -75,7 +75,8 @@ impl Admission {
         }
         let Some(wait) = self.drain.time_for(ahead) else {
             // Before anything is known of the models' pace: no more than would run next, unless somebody knows how many that are.
-            let is_unknown = matches!(self.setup.limit, Limit::Adaptive { .. }) && request.class == Class::Interactive;
+            let is_unknown =
+                matches!(self.setup.limit, Limit::Adaptive { .. }) && request.class == Class::Interactive;
             return (is_unknown && self.queue.of_class(request.class) >= self.law.requests())
                 .then_some(Reason::EstimatedWait);
         };

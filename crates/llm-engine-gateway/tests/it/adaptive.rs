@@ -39,10 +39,14 @@ async fn a_whole_answer_is_asked_for_as_a_stream_and_loses_nothing_by_it() {
         json!({ "id": "c", "created": 1, "model": "up", "extra": 1.50,
                 "choices": [{ "index": 0, "delta": delta, "finish_reason": reason }] })
     };
-    let call = |arguments: &str| json!({ "tool_calls": [{ "index": 0, "function": { "arguments": arguments } }] });
+    let call =
+        |arguments: &str| json!({ "tool_calls": [{ "index": 0, "function": { "arguments": arguments } }] });
     stream.event(&delta(json!({ "role": "assistant", "content": null }), None));
-    stream.event(&delta(json!({ "tool_calls": [{ "index": 0, "id": "t", "type": "function",
-                                "function": { "name": "f", "arguments": "" } }] }), None));
+    stream.event(&delta(
+        json!({ "tool_calls": [{ "index": 0, "id": "t", "type": "function",
+                                "function": { "name": "f", "arguments": "" } }] }),
+        None,
+    ));
     stream.event(&delta(call("{\"a\":"), None));
     stream.event(&delta(call(" 1}"), None));
     stream.event(&delta(json!({}), Some("tool_calls")));
@@ -56,7 +60,10 @@ async fn a_whole_answer_is_asked_for_as_a_stream_and_loses_nothing_by_it() {
     assert_eq!(answer["extra"], 1.5);
     assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
     let call = &answer["choices"][0]["message"]["tool_calls"][0];
-    assert_eq!(call["function"], json!({ "name": "f", "arguments": "{\"a\": 1}" }));
+    assert_eq!(
+        call["function"],
+        json!({ "name": "f", "arguments": "{\"a\": 1}" })
+    );
     assert_eq!(answer["usage"]["completion_tokens"], 9);
     assert_eq!(world.spent(), spent(1, 7, 9));
 }
@@ -232,12 +239,20 @@ async fn a_deadline_travels_with_each_attempt_and_what_is_left_gets_less() {
         exchange = second.next() => (exchange, false),
     };
     let left = |exchange: &scripted_upstream::Exchange| -> u64 {
-        exchange.headers["x-request-timeout-ms"].to_str().unwrap().parse().unwrap()
+        exchange.headers["x-request-timeout-ms"]
+            .to_str()
+            .unwrap()
+            .parse()
+            .unwrap()
     };
     assert_eq!(left(&first), 3_000);
     assert_waits(answer.as_mut()).await;
     advance(Duration::from_millis(2_001)).await;
-    let other = if is_first { &mut second } else { &mut world.upstream };
+    let other = if is_first {
+        &mut second
+    } else {
+        &mut world.upstream
+    };
     let again = arrived(answer.as_mut(), other).await;
     assert!((990..1_000).contains(&left(&again)), "{}", left(&again));
     advance(Duration::from_millis(1_000)).await;

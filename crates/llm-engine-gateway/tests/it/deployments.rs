@@ -134,9 +134,7 @@ async fn three(change: impl FnOnce(&mut Setup)) -> (Arc<Gateway>, Vec<Node>) {
     }
     let mut setup = setup("");
     let remotes = nodes.iter().map(|node| remote_at(&node.url));
-    setup.models[0].deployments = remotes
-        .map(llm_engine_gateway::DeploymentSetup::Remote)
-        .collect();
+    setup.models[0].deployments = remotes.map(llm_engine_gateway::DeploymentSetup::Remote).collect();
     setup.models[0].concurrency = None;
     setup.policies.clear();
     change(&mut setup);
@@ -155,7 +153,11 @@ async fn call(gateway: Arc<Gateway>, number: usize) -> Outcome {
     let begun = Instant::now();
     let caller = gateway.authenticate(&api_key("alice")).unwrap();
     let route = gateway.resolve("m").unwrap();
-    let request = if number % 2 == 0 { streaming() } else { request(json!({})) };
+    let request = if number % 2 == 0 {
+        streaming()
+    } else {
+        request(json!({}))
+    };
     let name = format!("r-{number}");
     let answer = gateway.complete(&caller, &route, &request, &arrival(&name)).await;
     let first = begun.elapsed();

@@ -42,8 +42,7 @@ async fn with_nothing_running_it_is_drained_at_once_and_before_drain_it_is_not()
 #[tokio::test]
 async fn what_runs_goes_on_to_its_end_and_then_it_is_drained() {
     let _frozen = freeze();
-    let mut world =
-        World::with(|setup| setup.models[0].concurrency = std::num::NonZeroU32::new(3)).await;
+    let mut world = World::with(|setup| setup.models[0].concurrency = std::num::NonZeroU32::new(3)).await;
     let (mut first, stream) = world.begin().await;
     let (second, _second) = world.begin().await;
     world.gateway.drain();

@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use llm_engine_gateway::{
     AnswerBody, AnswerStream, ApiKeyDigest, Arrival, Caller, CallerSetup, CompleteError, Counted,
-    DeploymentSetup, Dialect, Event, Failure, Gateway, Level, ModelSetup, Per, PolicySetup, PriceSetup, ProxySetup,
-    Quota, ROUTES, Refusal, RemoteSetup, Route, Setup, Timeouts, Unit,
+    DeploymentSetup, Dialect, Event, Failure, Gateway, Level, ModelSetup, Per, PolicySetup, PriceSetup,
+    ProxySetup, Quota, ROUTES, Refusal, RemoteSetup, Route, Setup, Timeouts, Unit,
 };
 use llm_engine_wire::openai::{ChunkChoice, Kind, Request};
 use scripted_upstream::{EventStream, Exchange, Upstream};

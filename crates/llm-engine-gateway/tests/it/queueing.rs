@@ -182,7 +182,10 @@ async fn each_is_told_a_time_of_its_own_and_later_if_requests_take_long() {
     let told = [refusal(&world, "a").await, refusal(&world, "b").await];
     assert!(told.iter().all(|refusal| refusal.booked && !refusal.exact));
     let [first, second] = told.map(|refusal| refusal.retry_after.unwrap());
-    assert!(first < second && second < Duration::from_secs(2), "{first:?} {second:?}");
+    assert!(
+        first < second && second < Duration::from_secs(2),
+        "{first:?} {second:?}"
+    );
 
     let mut answer = Some(answer);
     for _ in 0..200 {
@@ -193,7 +196,10 @@ async fn each_is_told_a_time_of_its_own_and_later_if_requests_take_long() {
         drop(stream);
     }
     let hint = refusal(&world, "c").await.retry_after.unwrap();
-    assert!((Duration::from_secs(10)..Duration::from_secs(40)).contains(&hint), "{hint:?}");
+    assert!(
+        (Duration::from_secs(10)..Duration::from_secs(40)).contains(&hint),
+        "{hint:?}"
+    );
 }
 
 #[tokio::test]

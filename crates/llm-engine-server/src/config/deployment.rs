@@ -1,6 +1,6 @@
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
-use std::num::NonZeroU32;
 
 use axum::http::Uri;
 use llm_engine_gateway::{Dialect, MOST_DEPLOYMENTS, RemoteSetup, Timeouts};
@@ -121,7 +121,8 @@ pub(super) fn check_all(
                 let model = model.to_owned();
                 of_model = Some(DeploymentLimits { model, span, limits });
             } else if limits.hold.is_some() {
-                let message = "hold: where there are several deployments, a request goes to another one instead";
+                let message =
+                    "hold: where there are several deployments, a request goes to another one instead";
                 return Err(source.error(span, message));
             } else {
                 remote.limits = Some(limits.check(source)?);

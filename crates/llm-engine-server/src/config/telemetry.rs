@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::caller::environment;
-use super::error::{Mistake, Source};
 use super::deployment::check_url;
+use super::error::{Mistake, Source};
 use super::spanned::Spanned;
 
 /// Where traces of requests go: to a collector that speaks OTLP over HTTP. What is left out is as the `OTEL_` variables of the

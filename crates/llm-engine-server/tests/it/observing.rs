@@ -118,7 +118,8 @@ fn documented_labels() -> BTreeMap<String, BTreeSet<String>> {
         .lines()
         .skip_while(|line| !line.starts_with('|'))
         .take_while(|line| line.starts_with('|'));
-    let words = |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    let words =
+        |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     let mut labels = BTreeMap::new();
     for row in rows {
         let cells: Vec<&str> = row.split('|').collect();
@@ -139,9 +140,14 @@ fn what_the_dashboard_shows_is_there() {
     for target in targets {
         let expression = target["expr"].as_str().unwrap();
         let (_, name) = expression.split_once("llm_engine_").unwrap();
-        let name = name.split(|c: char| c != '_' && !c.is_alphanumeric()).next().unwrap();
+        let name = name
+            .split(|c: char| c != '_' && !c.is_alphanumeric())
+            .next()
+            .unwrap();
         let name = name.trim_end_matches("_bucket");
-        let labels = labels.get(name).unwrap_or_else(|| panic!("{name} is not documented"));
+        let labels = labels
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is not documented"));
         let mut used: BTreeSet<String> = BTreeSet::new();
         if let Some((_, by)) = expression.split_once("by (") {
             used.extend(by.split_once(')').unwrap().0.split(", ").map(str::to_owned));

@@ -221,7 +221,11 @@ fn runs(model: &ModelConfig) -> String {
         Runner::Gguf(gguf) => format!("run here, from {}", gguf.source),
         Runner::Remote(remotes) => {
             let deployments = remotes.iter().map(|remote| {
-                let limited = if remote.is_adaptive { "" } else { ", which limits itself" };
+                let limited = if remote.is_adaptive {
+                    ""
+                } else {
+                    ", which limits itself"
+                };
                 format!("{} at {}{limited}", remote.model, remote.url)
             });
             deployments.collect::<Vec<_>>().join(" and ")
@@ -236,7 +240,9 @@ fn concurrency(model: &ModelConfig) -> String {
         Runner::Remote(remotes) => remotes.iter().any(|remote| remote.is_adaptive),
     };
     match (model.concurrency, is_adaptive) {
-        (Some(most), true) => format!("as many requests as it is found to be able to take, but at most {most},"),
+        (Some(most), true) => {
+            format!("as many requests as it is found to be able to take, but at most {most},")
+        }
         (None, true) => "as many requests as it is found to be able to take".to_owned(),
         (Some(most), false) => format!("{most} requests"),
         (None, false) => "all requests that come".to_owned(),

@@ -28,7 +28,9 @@ const LONGEST_WAIT: f64 = 1.5;
 
 /// What the server has in front of its models; simulated is the same.
 fn limit() -> Limit {
-    Limit::Fixed(NonZeroU32::new(72).unwrap())
+    Limit::Adaptive {
+        most: NonZeroU32::new(400).unwrap(),
+    }
 }
 
 /// Ten times what the engine can take, from two callers, with a base of so many seconds.
