@@ -197,6 +197,46 @@ fn of_two_callers_the_one_that_was_served_less_has_its_turn() {
 }
 
 #[test]
+fn what_a_deployment_tells_of_its_queue_counts_for_two_seconds() {
+    let mut admission = Admission::new(AdmissionSetup {
+        limit: Limit::Adaptive {
+            most: NonZeroU32::MAX,
+        },
+        wait: Duration::from_secs(2),
+        booked_wait: Duration::from_secs(3),
+        queue: 10_000,
+    });
+    // It is learned how soon first tokens come.
+    for n in 0..60 {
+        let now = at(f64::from(n) / 10.0);
+        let place = place(&mut admission, now, &request(n, 0));
+        admission.sent(now, &place, 0);
+        admission.first_token(now + Duration::from_millis(50), &place);
+        admission.end(now + Duration::from_millis(60), place, 500, 10);
+    }
+    let places: Vec<Place> = (0..20)
+        .map(|n| place(&mut admission, at(6.0), &request(n, 0)))
+        .collect();
+    for place in &places {
+        admission.sent(at(6.0), place, 0);
+        admission.first_token(at(6.1), place);
+    }
+    let mut limits = Vec::new();
+    for look in 13..24 {
+        let waiting = if look < 18 { 0 } else { 12 };
+        admission.reported(at(f64::from(look) / 2.0), 0, waiting);
+        limits.push(admission.standing().limit);
+    }
+    let told = limits[limits.len() - 1];
+    assert!(told < 15, "{limits:?}");
+    // It tells nothing any more, and what it said is old.
+    for look in 30..60 {
+        admission.turn(at(f64::from(look) / 2.0));
+    }
+    assert!(admission.standing().limit >= told);
+}
+
+#[test]
 fn ten_thousand_wait_and_leave_without_a_trace() {
     let mut admission = admission(10_000);
     let places: Vec<Place> = (0..10_000)

@@ -15,6 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 pub struct Exchange {
     /// The path that was asked for.
     pub path: String,
+    /// What was behind the `?` of it.
+    pub query: String,
     /// The request's headers.
     pub headers: HeaderMap,
     /// The request's body, if it was JSON.
@@ -45,6 +47,15 @@ impl Exchange {
         }
         // Whoever asked may have gone.
         let _ = self.reply.send(response);
+    }
+
+    /// Answers at once with what is no JSON.
+    ///
+    /// # Panics
+    /// If the status is none.
+    pub fn answer_text(self, status: u16, text: &'static str) {
+        let status = StatusCode::from_u16(status).expect("a status");
+        let _ = self.reply.send((status, text).into_response());
     }
 
     /// Begins to answer with a stream.

@@ -93,6 +93,7 @@ async fn arrive(State(arrivals): State<mpsc::UnboundedSender<Exchange>>, request
     let (reply, answer) = oneshot::channel();
     let exchange = Exchange {
         path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
         reply,

@@ -7,7 +7,7 @@ use llm_engine_limit::{Cost, HORIZON, Time};
 use super::Admission;
 use crate::arrival::{SOONEST, charge};
 use crate::promises::Claim;
-use crate::{Class, Limit, Reason, Request, Saturated};
+use crate::{Class, Reason, Request, Saturated};
 
 impl Admission {
     pub(super) fn longest_wait(&self, is_promised: bool) -> Duration {
@@ -73,13 +73,8 @@ impl Admission {
         if self.queue.of_class(request.class) >= self.setup.queue {
             return Some(Reason::QueueFull);
         }
-        let Some(wait) = self.drain.time_for(ahead) else {
-            // Before anything is known of the models' pace: no more than would run next, unless somebody knows how many that are.
-            let is_unknown =
-                matches!(self.setup.limit, Limit::Adaptive { .. }) && request.class == Class::Interactive;
-            return (is_unknown && self.queue.of_class(request.class) >= self.law.requests())
-                .then_some(Reason::EstimatedWait);
-        };
+        // Before anything is known of the models' pace everybody waits for as long as may be.
+        let wait = self.drain.time_for(ahead)?;
         if request.class == Class::Interactive && wait > self.longest_wait(is_promised) {
             return Some(Reason::EstimatedWait);
         }

@@ -11,6 +11,7 @@ mod connections;
 mod cooling;
 mod counting;
 mod deployments;
+mod dialects;
 mod draining;
 mod dropping;
 mod harness;

@@ -26,7 +26,7 @@ async fn the_policies_of_a_good_configuration_are_explained() {
     );
     for words in [
         "engine.toml is good",
-        "m: x at http://127.0.0.1:9/v1; 64 requests at a time",
+        "m: x at http://127.0.0.1:9/v1; as many requests as it is found to be able to take at a time",
         "p: every request, each key",
         "10 requests at once; 60 requests come back every 1m",
         "at most 73 requests in the worst window",

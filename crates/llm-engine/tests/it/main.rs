@@ -44,6 +44,8 @@ mod limits;
 #[cfg(feature = "worker")]
 mod logs;
 #[cfg(feature = "worker")]
+mod many_callers;
+#[cfg(feature = "worker")]
 mod memory;
 #[cfg(feature = "worker")]
 mod saturation;
