@@ -30,7 +30,7 @@ chat_template_for_prompts = true
 # With a place for everybody who is admitted at once.
 DEPLOYED_MODEL = """
 [models.llama-7b]
-deployments = [{{ url = "{url}", model = "upstream" }}]
+deployments = [{{ url = "{url}", model = "upstream", admission = "off" }}]
 concurrency = 256
 """
 

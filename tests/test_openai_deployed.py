@@ -39,7 +39,7 @@ tokens = { limit = 100_000_000, window = "1m" }
 # A deployment that says 429 isn't asked again for a while; the other tests have one of their own.
 COOLING = """
 [models.cooling]
-deployments = [{{ url = "{url}", model = "upstream" }}]
+deployments = [{{ url = "{url}", model = "upstream", admission = "off" }}]
 """
 
 TOOL = {

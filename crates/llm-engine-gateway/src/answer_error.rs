@@ -35,10 +35,11 @@ const OUT_OF_MONEY: [&str; 4] = [
     "insufficient_credits",
 ];
 
-/// Passes a success on and turns everything else into a failure. `now` is the time of day, which some hints name.
+/// Passes a success on and turns everything else into a failure. `stream`: whether it has to be a stream; `None`: either will do.
+/// `now` is the time of day, which some hints name.
 pub(crate) async fn refuse_errors(
     response: Response<Incoming>,
-    (kind, stream): (Kind, bool),
+    (kind, stream): (Kind, Option<bool>),
     now: Timestamp,
 ) -> Result<Response<Incoming>, Failure> {
     let status = response.status();
@@ -136,14 +137,19 @@ async fn said(response: Response<Incoming>) -> Said {
 }
 
 /// A success that is not what was asked for. Servers that don't name a type, or an odd one, may be right all the same.
-fn surprise(headers: &HeaderMap, stream: bool) -> Option<String> {
+fn surprise(headers: &HeaderMap, stream: Option<bool>) -> Option<String> {
     let kind = media_type(headers)?.to_ascii_lowercase();
     match (kind.as_str(), stream) {
         ("text/html", _) => Some("it answered with a page for people (text/html)".to_owned()),
-        ("application/json", true) => Some("it did not stream although it was asked to".to_owned()),
-        ("text/event-stream", false) => Some("it streamed although it was not asked to".to_owned()),
+        ("application/json", Some(true)) => Some("it did not stream although it was asked to".to_owned()),
+        ("text/event-stream", Some(false)) => Some("it streamed although it was not asked to".to_owned()),
         _ => None,
     }
+}
+
+/// Whether it is one whole answer.
+pub(crate) fn is_whole(response: &Response<Incoming>) -> bool {
+    media_type(response.headers()).is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
 }
 
 fn media_type(headers: &HeaderMap) -> Option<&str> {

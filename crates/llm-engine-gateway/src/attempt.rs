@@ -9,7 +9,7 @@ use llm_engine_wire::openai::{Request, Usage};
 use llm_engine_wire::v1::AnswerReader;
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer_error::error_in;
+use crate::answer_error::{error_in, is_whole};
 use crate::choose::Tried;
 use crate::deployment::{Deployment, Told};
 use crate::price::estimate_output_tokens;
@@ -108,7 +108,7 @@ impl Sending<'_> {
                 return Err((failure, running));
             }
         };
-        if stream {
+        if stream && !is_whole(&response) {
             let end = timeouts.total.or(left).map(within_left);
             let rest = Patience {
                 between: timeouts.between_tokens,

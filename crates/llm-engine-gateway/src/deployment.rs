@@ -258,7 +258,9 @@ impl Deployment {
             }
         };
         let response = self.send(Method::POST, path, Some(told), body.into()).await?;
-        let answer = refuse_errors(response, (request.kind, stream), now).await;
+        // Not every server streams, and its caller did not ask for it.
+        let has_to_stream = (reader.is_some() || request.stream == stream).then_some(stream);
+        let answer = refuse_errors(response, (request.kind, has_to_stream), now).await;
         let answer = answer.map_err(|failure| self.cool_down(failure))?;
         Ok((answer, reader))
     }

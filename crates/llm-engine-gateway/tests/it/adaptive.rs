@@ -69,6 +69,29 @@ async fn a_whole_answer_is_asked_for_as_a_stream_and_loses_nothing_by_it() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_stream_may_answer_whole() {
+    let _frozen = freeze();
+    let mut world = World::with(adaptive).await;
+    let request = request(json!({}));
+    let mut answer = pin!(complete(&world.gateway, &request));
+    let sent = arrived(answer.as_mut(), &mut world.upstream).await;
+    assert_eq!(sent.body["stream"], true);
+    let choice = json!({ "index": 0, "text": "x", "finish_reason": "stop" });
+    let usage = json!({ "prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4 });
+    sent.answer(
+        200,
+        &[],
+        json!({ "id": "c", "object": "text_completion", "created": 1, "model": "up",
+                                  "choices": [choice], "usage": usage }),
+    );
+    let AnswerBody::Whole(answer) = answer.await.unwrap() else {
+        panic!("it is whole")
+    };
+    assert!(answer.contains(r#""text":"x""#), "{answer}");
+    assert_eq!(world.spent(), spent(1, 3, 1));
+}
+
+#[tokio::test]
 async fn what_would_lose_something_as_a_stream_is_asked_for_whole() {
     let _frozen = freeze();
     let mut world = World::with(adaptive).await;

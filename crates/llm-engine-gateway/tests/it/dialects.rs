@@ -3,15 +3,15 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use llm_engine_gateway::{AnswerBody, DeploymentSetup, Dialect, Failure};
+use llm_engine_gateway::{AnswerBody, Dialect, Failure};
 use llm_engine_wire::openai::{Kind, Request};
 use scripted_upstream::{Upstream, freeze};
 use serde_json::{Value, json};
 use tokio::time::advance;
 
 use crate::harness::{
-    World, arrived, complete, deployment, drain, failed, remote, request, settle, spent, stream_of, streaming,
-    text,
+    World, arrived, at_once, complete, deployment, drain, failed, remote, request, spent, stream_of,
+    streaming, text,
 };
 
 async fn v1_world() -> World {
@@ -36,7 +36,8 @@ async fn a_server_of_v1_is_asked_in_its_words_and_answers_in_openai_s() {
     assert_eq!(sent.body["max_new_tokens"], 20);
     assert_eq!(sent.body["temperature"], 0.5);
     assert_eq!(sent.body["stop_sequences"], json!(["x"]));
-    let output = json!({ "text": "hello", "num_prompt_tokens": 4, "num_completion_tokens": 2, "tokens": null });
+    let output =
+        json!({ "text": "hello", "num_prompt_tokens": 4, "num_completion_tokens": 2, "tokens": null });
     sent.answer(200, &[], json!({ "request_id": "r", "output": output }));
     let AnswerBody::Whole(answer) = answer.await.unwrap() else {
         panic!("it is whole")
@@ -100,56 +101,43 @@ async fn what_v1_has_no_words_for_goes_to_a_deployment_that_has_or_is_refused_wi
     }
 }
 
-#[tokio::test]
-async fn a_deployment_that_says_how_many_wait_in_it_gets_less() {
-    let _frozen = freeze();
+/// How many of 30 requests at once are sent to a deployment that tells its metrics, or does not.
+async fn sent_at_once(tells: bool) -> usize {
     let metrics = Upstream::answering(|exchange| {
         let text = "# HELP vllm:num_requests_waiting x\nvllm:num_requests_waiting_total 1000\n\
                     vllm:num_requests_waiting{engine=\"0\"} 30.0\nvllm:num_requests_waiting{engine=\"1\"} 10.0\n";
         exchange.answer_text(200, text);
     })
     .await;
-    let world = World::with(|setup| {
+    let mut world = World::with(|setup| {
         setup.policies.clear();
         setup.models[0].concurrency = None;
         setup.models[0].queue_length = 100;
-        let DeploymentSetup::Remote(remote) = &mut setup.models[0].deployments[0] else {
-            panic!("it is remote")
-        };
+        let remote = remote(setup);
         remote.is_adaptive = true;
-        remote.metrics_url = Some(metrics.clone());
+        remote.metrics_url = tells.then(|| metrics.clone());
     })
     .await;
-    let mut world = world;
-    let quick = streaming();
+    let request = streaming();
     for _ in 0..60 {
-        let mut answer = pin!(complete(&world.gateway, &quick));
+        let mut answer = pin!(complete(&world.gateway, &request));
         let exchange = arrived(answer.as_mut(), &mut world.upstream).await;
         advance(Duration::from_millis(100)).await;
         exchange.answer_words(3, &["a"]);
         drain(stream_of(answer.await)).await.unwrap();
     }
-    let requests: Vec<Request> = (0..30).map(|_| streaming()).collect();
-    let mut running: Vec<_> = Vec::new();
-    for request in &requests {
-        let mut call = Box::pin(complete(&world.gateway, request));
-        assert!(crate::harness::at_once(call.as_mut()).await.is_none());
-        running.push(call);
+    let mut calls: Vec<_> = (0..30)
+        .map(|_| Box::pin(complete(&world.gateway, &request)))
+        .collect();
+    for call in &mut calls {
+        assert!(at_once(call.as_mut()).await.is_none());
     }
-    let before = world.route().running();
-    for _ in 0..16 {
-        advance(Duration::from_millis(250)).await;
-        settle().await;
-    }
-    drop(running);
-    // The next ones find less room.
-    let mut running: Vec<_> = Vec::new();
-    for request in &requests {
-        let mut call = Box::pin(complete(&world.gateway, request));
-        // Some are refused, the others sent or queued.
-        let _ = crate::harness::at_once(call.as_mut()).await;
-        running.push(call);
-    }
-    let after = world.route().running();
-    assert!(before >= 20 && after <= before / 2, "{before} {after}");
+    world.route().running()
+}
+
+#[tokio::test]
+async fn a_deployment_that_says_how_many_wait_in_it_gets_less() {
+    let _frozen = freeze();
+    assert_eq!(sent_at_once(false).await, 20);
+    assert!(sent_at_once(true).await <= 4);
 }

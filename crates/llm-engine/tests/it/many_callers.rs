@@ -84,7 +84,12 @@ async fn table_of_32_callers_beside_fixed_numbers_of_requests() {
     let (warm_up, lasts) = (Duration::from_secs(15), Duration::from_secs(30));
     let mut best: f64 = 0.0;
     for fixed in [1, 2, 4, 8, 16] {
-        let fixed_number = served(&format!("admission = 'off'\nconcurrency = {fixed}"), warm_up, lasts).await;
+        let fixed_number = served(
+            &format!("admission = 'off'\nconcurrency = {fixed}"),
+            warm_up,
+            lasts,
+        )
+        .await;
         println!("{fixed} at a time: {fixed_number:?}");
         best = best.max(fixed_number.tokens_per_second);
     }
