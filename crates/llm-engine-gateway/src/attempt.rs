@@ -10,7 +10,7 @@ use llm_engine_wire::v1::AnswerReader;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer_error::{error_in, is_whole};
-use crate::choose::Tried;
+use crate::choose::{Chosen, Suspect, Tried};
 use crate::deployment::{Deployment, Told};
 use crate::price::estimate_output_tokens;
 use crate::settle::Running;
@@ -42,29 +42,50 @@ impl Sending<'_> {
     /// A failed request is handed back unless it has been settled.
     pub(crate) async fn answer(self, mut running: Running) -> Result<AnswerBody, (Failure, Running)> {
         let mut tried = Tried::default();
+        let mut suspects = Vec::new();
         self.route.count_request();
         loop {
             let deployment = running.deployment();
             let failure;
             (failure, running) = match self.attempt(&deployment, running).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    suspects.iter().for_each(Suspect::is_guilty);
+                    return Ok(answer);
+                }
                 Err(failed) => failed,
             };
-            running.attempt_failed(&failure);
-            tried.add(&deployment);
             let is_late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
-            if is_late || !failure.is_of_the_deployment() || !self.route.has_untried(tried) {
+            if is_late && matches!(failure, Failure::TimedOut(_)) {
+                // It might have answered in time, had its caller waited.
                 return Err((failure, running));
             }
-            let cost = running.price().cost;
-            let Ok(chosen) = self.route.choose(self.request, cost, tried, running.has_place()) else {
+            tried.add(&deployment);
+            let suspect = running.attempt_failed(&failure);
+            let next = self.next(&failure, tried, &running).filter(|_| !is_late);
+            let Some(next) = next else {
+                // What several deployments answer badly is the request's fault, and nobody shall be able to have them all ejected.
+                if suspects.is_empty() {
+                    suspect.is_guilty();
+                }
                 return Err((failure, running));
             };
-            if !self.route.may_retry(&failure) {
-                return Err((failure, running));
+            if suspect.may_be_innocent() {
+                suspects.push(suspect);
+            } else {
+                suspect.is_guilty();
             }
-            running.goes_to(chosen);
+            running.goes_to(next);
         }
+    }
+
+    /// The deployment that is asked after such a failure, if one may be.
+    fn next(self, failure: &Failure, tried: Tried, running: &Running) -> Option<Chosen> {
+        if !failure.is_of_the_deployment() || !self.route.has_untried(tried) {
+            return None;
+        }
+        let cost = running.price().cost;
+        let chosen = self.route.choose(self.request, cost, tried, running.has_place());
+        chosen.ok().filter(|_| self.route.may_retry(failure))
     }
 
     async fn attempt(

@@ -9,17 +9,28 @@ use crate::admit::Permit;
 use crate::deployment::Deployment;
 use crate::health::Trial;
 use crate::load::Burden;
+use crate::metrics::ModelMetrics;
 use crate::{CompleteError, Failure, Refusal, Route};
 
 /// The deployment to which a request is sent, and what it holds there.
 #[derive(Debug)]
 pub(crate) struct Chosen {
     pub(crate) deployment: Arc<Deployment>,
-    pub(crate) trial: Trial,
+    /// `None` once it has failed.
+    trial: Option<Trial>,
     /// `None` where there is nothing to choose.
     pub(crate) burden: Option<Burden>,
     /// Of the deployment's own quotas.
     pub(crate) permit: Option<Permit>,
+}
+
+/// A deployment at which a request has failed.
+#[derive(Debug)]
+pub(crate) struct Suspect {
+    deployment: Arc<Deployment>,
+    trial: Option<Trial>,
+    failure: Failure,
+    metrics: Arc<ModelMetrics>,
 }
 
 /// The deployments that a request has been sent to, by their numbers.
@@ -120,7 +131,7 @@ impl Route {
         let burden = (self.deployments.len() > 1).then(|| deployment.load.add(tokens(cost)));
         Some(Chosen {
             deployment: Arc::clone(deployment),
-            trial,
+            trial: Some(trial),
             burden,
             permit,
         })
@@ -178,12 +189,50 @@ fn tokens(cost: Cost) -> u64 {
     cost.input_tokens.saturating_add(cost.output_tokens).max(1)
 }
 
+impl Suspect {
+    pub(crate) fn new(chosen: &mut Chosen, failure: &Failure, metrics: &Arc<ModelMetrics>) -> Self {
+        Self {
+            deployment: Arc::clone(&chosen.deployment),
+            trial: chosen.trial.take(),
+            failure: failure.clone(),
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    /// Whether it may be the fault of the request: the deployment has answered, but badly.
+    pub(crate) fn may_be_innocent(&self) -> bool {
+        matches!(self.failure, Failure::Broken(_))
+    }
+
+    /// It is the fault of the deployment, which that is remembered for.
+    pub(crate) fn is_guilty(&self) {
+        let deployment = &self.deployment.label;
+        let trial = self.trial.as_ref();
+        if trial.is_some_and(|trial| trial.failed(&self.failure)) {
+            tracing::warn!(deployment = &**deployment, failure = %self.failure, "a deployment has failed again and again");
+            self.metrics.set_aside(deployment, "ejected");
+        }
+        if matches!(self.failure, Failure::Limited { .. }) {
+            self.metrics.set_aside(deployment, "cooling");
+        }
+    }
+}
+
 impl Chosen {
     /// Its answer has begun.
     pub(crate) fn began(&self) {
-        self.trial.began();
+        if let Some(trial) = &self.trial {
+            trial.began();
+        }
         if let Some(burden) = &self.burden {
             burden.begun();
+        }
+    }
+
+    /// The answer is whole.
+    pub(crate) fn succeeded(&self) {
+        if let Some(trial) = &self.trial {
+            trial.succeeded();
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::admit::Permit;
-use crate::choose::Chosen;
+use crate::choose::{Chosen, Suspect};
 use crate::deployment::Deployment;
 use crate::learn::AnswerLengths;
 use crate::metrics::ModelMetrics;
@@ -187,18 +187,11 @@ impl Running {
         held.record.sent(deployment, stream, max_output_tokens)
     }
 
-    /// The attempt at its deployment has failed, which that is remembered for.
-    pub(crate) fn attempt_failed(&mut self, failure: &Failure) {
+    /// The attempt at its deployment has failed, most likely by the fault of that.
+    pub(crate) fn attempt_failed(&mut self, failure: &Failure) -> Suspect {
         let held = self.held();
-        let deployment = &held.chosen.deployment;
-        if held.chosen.trial.failed(failure) {
-            tracing::warn!(deployment = &*deployment.label, %failure, "a deployment has failed again and again");
-            held.metrics.set_aside(&deployment.label, "ejected");
-        }
-        if matches!(failure, Failure::Limited { .. }) {
-            held.metrics.set_aside(&deployment.label, "cooling");
-        }
         held.metrics.failed(failure);
+        Suspect::new(&mut held.chosen, failure, &held.metrics)
     }
 
     /// Another attempt is made, at this deployment.
@@ -233,7 +226,7 @@ impl Running {
         self.work = Work::Ended;
         let held = self.held();
         held.record.completed();
-        held.chosen.trial.succeeded();
+        held.chosen.succeeded();
         let tokens = held.record.output_tokens() / held.answers.max(1);
         let was_cut_off = tokens >= held.asked.max_output_tokens;
         // How long an answer would have been that was cut off where its caller wanted, nobody knows.

@@ -159,7 +159,10 @@ impl AnswerStream {
             }
             Err(failure) => {
                 if let Some(mut running) = self.running.take() {
-                    running.attempt_failed(&failure);
+                    let is_late = self.patience.end.is_some_and(|(end, _)| end <= Instant::now());
+                    if !is_late {
+                        running.attempt_failed(&failure).is_guilty();
+                    }
                     running.failed(&failure, true);
                 }
                 Some(Err(failure))

@@ -339,6 +339,34 @@ async fn in_a_total_outage_hardly_more_is_sent_than_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_request_that_all_of_them_answer_badly_ejects_none_and_neither_do_callers_who_do_not_wait() {
+    let _frozen = freeze();
+    let (gateway, nodes) = three(|_| {}).await;
+    nodes.iter().for_each(|node| node.set(Mode::Status(500)));
+    for _ in 0..4 {
+        assert!(call_now(&gateway).await.error.is_some());
+    }
+    nodes.iter().for_each(|node| node.set(Mode::Slow(5)));
+    let caller = gateway.authenticate(&api_key("alice")).unwrap();
+    let route = gateway.resolve("m").unwrap();
+    let request = streaming();
+    for number in 0..10 {
+        let name = format!("hasty-{number}");
+        let mut arrival = arrival(&name);
+        arrival.deadline = Some(Instant::now() + USUAL);
+        let answer = gateway.complete(&caller, &route, &request, &arrival);
+        let (answer, ()) = tokio::join!(answer, pass(2 * USUAL));
+        assert!(matches!(answer, Err(CompleteError::Failed(Failure::TimedOut(_)))));
+    }
+    nodes.iter().for_each(|node| node.set(Mode::Well));
+    let before: Vec<usize> = nodes.iter().map(Node::asked).collect();
+    calls(&gateway, Duration::from_secs(1)).await;
+    for (node, before) in nodes.iter().zip(before) {
+        assert!(node.asked() > before, "none is ejected");
+    }
+}
+
+#[tokio::test]
 async fn each_has_quotas_of_its_own_and_who_finds_them_all_used_up_is_told_when() {
     let _frozen = freeze();
     let (gateway, nodes) = three(|setup| {
