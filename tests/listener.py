@@ -6,7 +6,9 @@ from http.server import ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """Connections that break, because whoever had them was killed, are no news."""
+    """Connections that break, because whoever had them was killed, are no news. Many may come at once."""
+
+    request_queue_size = 1024
 
     def handle_error(self, request, client_address):
         if not isinstance(sys.exc_info()[1], ConnectionError):
