@@ -170,7 +170,7 @@ impl Gateway {
         mut record: Record,
     ) -> Result<Running, NotAnswered> {
         // Shutting down waits also for those that wait for a place.
-        let _token = self.requests.tasks.token();
+        let token = self.requests.tasks.token();
         let subject = subject(caller, route, arrival);
         let mut is_of_the_model = false;
         let prepared = async {
@@ -214,7 +214,7 @@ impl Gateway {
                     route,
                     (price, request.answers()),
                     arrival.request_id,
-                    &self.requests,
+                    (&self.requests, token),
                 ))
             }
             Err(error) => Err(NotAnswered::NotAdmitted {

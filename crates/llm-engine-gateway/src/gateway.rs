@@ -43,7 +43,7 @@ pub struct Gateway {
     /// `None`: nothing is traced.
     pub(crate) telemetry: Option<Telemetry>,
     pub(crate) wall_clock: fn() -> Timestamp,
-    pub(crate) requests: Requests,
+    pub(crate) requests: Arc<Requests>,
     metrics: Metrics,
     draining: AtomicBool,
     workers: TaskTracker,
@@ -97,7 +97,7 @@ impl Gateway {
             explanations: Arc::default(),
             telemetry,
             wall_clock: setup.wall_clock,
-            requests: Requests::default(),
+            requests: Arc::default(),
             metrics,
             draining: AtomicBool::new(false),
             workers,

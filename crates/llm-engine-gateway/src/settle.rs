@@ -22,15 +22,15 @@ use crate::report::Record;
 use crate::wait::Place;
 use crate::{CompleteError, Failure, PriceSetup, Route, TraceHeaders};
 
-/// All requests that are running.
-#[derive(Debug, Default, Clone)]
+/// All requests that are running, which share it: each copy of what is in it would be a lock.
+#[derive(Debug, Default)]
 pub(crate) struct Requests {
     /// One token for each of them, and the tasks that settle what was abandoned.
     pub(crate) tasks: TaskTracker,
     /// Wakes them all up to be ended.
     cut_off: CancellationToken,
     /// Whether it did, to be seen without its lock.
-    is_cut_off: Arc<AtomicBool>,
+    is_cut_off: AtomicBool,
 }
 
 impl Requests {
@@ -85,7 +85,7 @@ pub(crate) struct Running {
     /// `None` once it has ended.
     held: Option<Box<Held>>,
     work: Work,
-    requests: Requests,
+    requests: Arc<Requests>,
 }
 
 /// What a running request holds, given back in this order.
@@ -122,7 +122,7 @@ impl Running {
         route: &Route,
         (asked, answers): (Price, u64),
         request_id: &str,
-        requests: &Requests,
+        (requests, token): (&Arc<Requests>, TaskTrackerToken),
     ) -> Self {
         let held = Held {
             permit,
@@ -135,12 +135,12 @@ impl Running {
             asked,
             answers,
             request_id: request_id.to_owned(),
-            _token: requests.tasks.token(),
+            _token: token,
         };
         Self {
             held: Some(Box::new(held)),
             work: Work::NotSent,
-            requests: requests.clone(),
+            requests: Arc::clone(requests),
         }
     }
 

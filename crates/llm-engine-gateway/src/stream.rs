@@ -29,7 +29,7 @@ pub struct AnswerStream {
     /// By what the events are read, if they are not in OpenAI's dialect.
     reader: Option<Box<AnswerReader>>,
     /// What they are in that, as far as it was read.
-    read: VecDeque<String>,
+    read: VecDeque<Vec<u8>>,
     /// The name of the model that answers.
     public_model: String,
     /// The same in JSON.
@@ -133,9 +133,25 @@ impl AnswerStream {
     }
 
     async fn put_together(&mut self) -> Result<String, Failure> {
-        while self.read(self.patience.between).await?.is_some() {}
+        while let Some(data) = self.data(self.patience.between).await? {
+            self.take_in(&data)?;
+        }
         let assembly = self.assembly.take().unwrap_or_else(|| Assembly::new(self.kind));
         Ok(assembly.finish(&self.public_model, self.usage))
+    }
+
+    /// An event of an answer of which only the whole is wanted.
+    fn take_in(&mut self, data: &[u8]) -> Result<(), Failure> {
+        let text = std::str::from_utf8(data).unwrap_or_default();
+        let usual = self.assembly.as_mut().map(|assembly| assembly.add_usual(text));
+        let usual = usual
+            .transpose()
+            .map_err(|error| Failure::Broken(error.to_string()))?;
+        match usual.flatten() {
+            Some(has_text) => self.count_chunk(has_text),
+            None => drop(self.event(data)?),
+        }
+        Ok(())
     }
 
     /// Gives the request back, of which this was an attempt.
@@ -192,9 +208,17 @@ impl AnswerStream {
 
     /// Reads up to the next event of the answer; `None` at its end.
     async fn read(&mut self, patience: Duration) -> Result<Option<Event>, Failure> {
+        match self.data(patience).await? {
+            Some(data) => self.event(&data).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads up to the next event: a chunk in OpenAI's dialect.
+    async fn data(&mut self, patience: Duration) -> Result<Option<Vec<u8>>, Failure> {
         loop {
             if let Some(chunk) = self.read.pop_front() {
-                return self.event(chunk.as_bytes()).map(Some);
+                return Ok(Some(chunk));
             }
             let data = self
                 .decoder
@@ -208,11 +232,11 @@ impl AnswerStream {
                         *byte = b' ';
                     }
                     let Some(reader) = &mut self.reader else {
-                        return self.event(&data).map(Some);
+                        return Ok(Some(data));
                     };
                     let broken = |error: &dyn fmt::Display| Failure::Broken(error.to_string());
                     for chunk in reader.event(&data).map_err(|error| broken(&error))? {
-                        let chunk = serde_json::to_string(&chunk).map_err(|error| broken(&error))?;
+                        let chunk = serde_json::to_vec(&chunk).map_err(|error| broken(&error))?;
                         self.read.push_back(chunk);
                     }
                 }
@@ -290,15 +314,28 @@ impl AnswerStream {
 
     /// The deployment's own numbers where it gives them; else one token for each chunk with text, as an estimate.
     fn count(&mut self, chunk: &Chunk) {
-        if let Some(usage) = chunk.usage {
-            self.usage = usage;
-            self.usage_reported = true;
-        } else if chunk.choices.iter().any(|choice| !choice.added_text().is_empty()) {
+        self.finished |= chunk.choices.iter().any(|choice| choice.finish_reason.is_some());
+        match chunk.usage {
+            Some(usage) => {
+                self.usage = usage;
+                self.usage_reported = true;
+                self.counted();
+            }
+            None => self.count_chunk(chunk.choices.iter().any(|choice| !choice.added_text().is_empty())),
+        }
+    }
+
+    /// A chunk that says nothing of the usage.
+    fn count_chunk(&mut self, has_text: bool) {
+        if has_text {
             let generated = self.usage.completion_tokens.saturating_add(1);
             self.usage = Usage::new(self.usage.prompt_tokens, generated);
             self.usage_reported = false;
         }
-        self.finished |= chunk.choices.iter().any(|choice| choice.finish_reason.is_some());
+        self.counted();
+    }
+
+    fn counted(&mut self) {
         if let Some(running) = &mut self.running {
             running.count(self.usage, !self.usage_reported);
         }

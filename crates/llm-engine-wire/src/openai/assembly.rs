@@ -10,7 +10,7 @@ use std::collections::btree_map::Entry;
 
 use serde_json::json;
 
-use self::part::{Fields, Part, Room, elements, members, push_list, push_name};
+use self::part::{Fields, Members, Part, Room, elements, members, push_list, push_name};
 use super::{Kind, Usage};
 use crate::object::push_string;
 
@@ -22,6 +22,16 @@ pub struct Assembly {
     fields: Fields,
     choices: BTreeMap<u32, Fields>,
     room: Room,
+    usual: Option<Usual>,
+}
+
+/// A chunk that does nothing but add to the text of one answer. Most are alike but for that text.
+#[derive(Debug)]
+struct Usual {
+    /// Its JSON up to the text and from there on.
+    before: String,
+    after: String,
+    choice: u32,
 }
 
 /// Why an answer can't be put together.
@@ -60,7 +70,41 @@ impl Assembly {
             fields,
             choices: BTreeMap::new(),
             room: Room::of(Self::MOST_BYTES),
+            usual: None,
         }
+    }
+
+    /// Adds a chunk that is as one before but for its text, without parsing it. Returns whether there is a text; `None` if it is
+    /// another kind of chunk, which is left to [`Self::add`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add_usual(&mut self, chunk: &str) -> Result<Option<bool>, AssemblyError> {
+        let Some(usual) = &self.usual else {
+            return Ok(None);
+        };
+        let text = chunk.strip_prefix(&*usual.before);
+        let text = text.and_then(|text| text.strip_suffix(&*usual.after));
+        // What stands between them is a text as long as nothing in it means something else.
+        let is_plain = |text: &&str| {
+            !text
+                .bytes()
+                .any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\'))
+        };
+        let Some(text) = text.filter(is_plain) else {
+            return Ok(None);
+        };
+        let Some(choice) = self.choices.get_mut(&usual.choice) else {
+            return Ok(None);
+        };
+        let part = match self.kind {
+            Kind::Chat => choice
+                .named("message", &mut self.room)?
+                .field("content", &mut self.room)?,
+            Kind::Completion | Kind::Embedding => choice.named("text", &mut self.room)?,
+        };
+        part.push_text(text, &mut self.room)?;
+        Ok(Some(!text.is_empty()))
     }
 
     /// Adds what a chunk says, given as its JSON. Whether it is an error was asked before.
@@ -69,7 +113,9 @@ impl Assembly {
     /// [`AssemblyError`], after which the answer is not whole.
     pub fn add(&mut self, chunk: &str) -> Result<(), AssemblyError> {
         let (fields, room) = (&mut self.fields, &mut self.room);
-        for (name, json) in members(chunk)? {
+        let members = members(chunk)?;
+        self.usual = Usual::of(self.kind, chunk, &members);
+        for (name, json) in members {
             match &*name {
                 // The last one pads a chunk, so that its length does not tell how long the text is.
                 "object" | "model" | "obfuscation" => {}
@@ -104,6 +150,47 @@ impl Assembly {
         }
         text.push('}');
         text
+    }
+}
+
+impl Usual {
+    /// `None` of a chunk in which something else grows as well, or that may say so: what is said of it twice would count twice.
+    fn of(kind: Kind, chunk: &str, fields: &Members<'_>) -> Option<Self> {
+        let mut choices = None;
+        for (name, json) in fields {
+            match &**name {
+                "choices" if choices.replace(*json).is_some() => return None,
+                "usage" | "error" if *json != "null" => return None,
+                _ => {}
+            }
+        }
+        let [choice] = elements(choices?).ok()?.try_into().ok()?;
+        let (mut text, mut index) = (None, 0);
+        for (name, json) in members(choice).ok()? {
+            match (&*name, json) {
+                ("index", json) => index = json.parse().ok()?,
+                ("delta", json) if kind == Kind::Chat => {
+                    for (name, json) in members(json).ok()? {
+                        match (&*name, json) {
+                            ("content", json) if text.is_none() => text = Some(json),
+                            ("role", _) | (_, "null") => {}
+                            _ => return None,
+                        }
+                    }
+                }
+                ("text", json) if kind == Kind::Completion && text.is_none() => text = Some(json),
+                (_, "null") => {}
+                _ => return None,
+            }
+        }
+        let text = text.filter(|text| text.starts_with('"'))?;
+        let start = text.as_ptr().addr() - chunk.as_ptr().addr() + 1;
+        let end = start + text.len() - 2;
+        Some(Self {
+            before: chunk[..start].to_owned(),
+            after: chunk[end..].to_owned(),
+            choice: index,
+        })
     }
 }
 

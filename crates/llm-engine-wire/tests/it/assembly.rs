@@ -301,3 +301,48 @@ fn deep_nesting_is_kept_and_overflows_nothing() {
     let chunk = format!(r#"{{"choices":[{{"delta":{{"x":{deep}}}}}]}}"#);
     assert!(text_of(Kind::Chat, &[&chunk]).contains(&deep));
 }
+
+#[test]
+fn a_chunk_that_is_as_the_one_before_but_for_its_text_is_known_without_parsing() {
+    let chat = |text: &str| {
+        format!(
+            r#"{{"id":"c","model":"m","choices":[{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":null}}]}}"#
+        )
+    };
+    let mut assembly = Assembly::new(Kind::Chat);
+    assert_eq!(assembly.add_usual(&chat("a")).unwrap(), None);
+    assembly.add(&chat("a")).unwrap();
+    assert_eq!(assembly.add_usual(&chat(" ä☂")).unwrap(), Some(true));
+    assert_eq!(assembly.add_usual(&chat("")).unwrap(), Some(false));
+    // What may mean something else is read.
+    for text in [r"\n", r#"","role":"user"#, "\u{1}"] {
+        assert_eq!(assembly.add_usual(&chat(text)).unwrap(), None, "{text}");
+    }
+    let answer: Value = serde_json::from_str(&assembly.finish("m", Usage::default())).unwrap();
+    assert_eq!(answer["choices"][0]["message"]["content"], "a ä☂");
+}
+
+#[test]
+fn what_would_count_twice_is_never_taken_for_usual() {
+    for more in [
+        r#""usage":{"completion_tokens":1}"#,
+        r#""error":{"message":"no"}"#,
+    ] {
+        let chunk = format!(r#"{{{more},"choices":[{{"index":0,"text":"a"}}]}}"#);
+        let mut assembly = Assembly::new(Kind::Completion);
+        assembly.add(&chunk).unwrap();
+        assert_eq!(assembly.add_usual(&chunk).unwrap(), None, "{chunk}");
+    }
+    for choice in [
+        r#"{"index":0,"text":"a","logprobs":{"tokens":["a"]}}"#,
+        r#"{"index":0,"text":"a","token_ids":[1]}"#,
+        r#"{"index":0,"text":"a","finish_reason":"stop"}"#,
+        r#"{"index":0,"text":"a","text":"b"}"#,
+        r#"{"index":0,"text":"a"},{"index":1,"text":"b"}"#,
+    ] {
+        let chunk = format!(r#"{{"choices":[{choice}]}}"#);
+        let mut assembly = Assembly::new(Kind::Completion);
+        assembly.add(&chunk).unwrap();
+        assert_eq!(assembly.add_usual(&chunk).unwrap(), None, "{chunk}");
+    }
+}

@@ -100,18 +100,31 @@ impl Part {
             // Some servers say an empty one from the second chunk on.
             Some(b'"') if WHOLE_TEXTS.contains(&name) && json == r#""""# && !self.is_null() => Ok(()),
             Some(b'"') if WHOLE_TEXTS.contains(&name) => self.set(json, room),
-            Some(b'"') => {
-                let added = inside(json);
-                room.take(added.len())?;
-                match self {
-                    Self::Text(text) => text.push_str(added),
-                    _ => *self = Self::Text(added.to_owned()),
-                }
-                Ok(())
-            }
+            Some(b'"') => self.push_text(inside(json), room),
             Some(b'{') if depth > 0 => self.merge_object(depth - 1, members(json)?, room),
             Some(b'[') if depth > 0 => self.merge_items(depth - 1, json, room),
             _ => self.set(json, room),
+        }
+    }
+
+    /// A text grows by this, as JSON has it between the quotes.
+    pub(super) fn push_text(&mut self, added: &str, room: &mut Room) -> Done {
+        room.take(added.len())?;
+        match self {
+            Self::Text(text) => text.push_str(added),
+            _ => *self = Self::Text(added.to_owned()),
+        }
+        Ok(())
+    }
+
+    /// The field of that name of an object, null if it was not there.
+    pub(super) fn field(&mut self, name: &str, room: &mut Room) -> Result<&mut Self, AssemblyError> {
+        if !matches!(self, Self::Object(_)) {
+            *self = Self::Object(Fields::default());
+        }
+        match self {
+            Self::Object(fields) => fields.named(name, room),
+            other => Ok(other),
         }
     }
 
