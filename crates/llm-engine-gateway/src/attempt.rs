@@ -64,7 +64,7 @@ impl Sending<'_> {
             let next = self.next(&failure, tried, &running).filter(|_| !is_late);
             let Some(next) = next else {
                 // What several deployments answer badly is the request's fault, and nobody shall be able to have them all ejected.
-                if suspects.is_empty() {
+                if suspects.is_empty() || !suspect.may_be_innocent() {
                     suspect.is_guilty();
                 }
                 return Err((failure, running));

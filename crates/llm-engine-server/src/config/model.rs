@@ -10,8 +10,7 @@ use serde::Deserialize;
 use super::deployment::{self, RawAdmission, RawDeployment};
 use super::error::{ConfigError, Mistake, Mistakes, Place, Source};
 use super::nano_usd::NanoUsd;
-use super::nearest::nearest;
-use super::policy::DeploymentLimits;
+use super::policy::{DeploymentLimits, check_known};
 use super::spanned::Spanned;
 use super::{Config, defaults};
 
@@ -182,16 +181,14 @@ fn check_fallbacks(
         names.any(|name| name.get_ref() == fallback.get_ref())
     };
     for fallback in &model.fallbacks {
-        let name = fallback.get_ref();
         if is_own(fallback) {
-            let message = format!("'{name}' is the model itself, which can't answer in its own place");
+            let message = format!(
+                "'{}' is the model itself, which can't answer in its own place",
+                fallback.get_ref()
+            );
             return Err(source.error(fallback.span(), message));
         }
-        if !all_names.contains(name) {
-            let hint = nearest(name, all_names.iter().map(String::as_str));
-            let hint = hint.map_or_else(String::new, |name| format!("; is '{name}' meant?"));
-            return Err(source.error(fallback.span(), format!("there is no model '{name}'{hint}")));
-        }
+        check_known(fallback.clone(), "model", all_names.iter().map(String::as_str), source)?;
     }
     Ok(())
 }

@@ -267,17 +267,26 @@ fn check_match(raw: RawMatch, names: Names<'_>, source: &Source<'_>) -> Result<M
     })
 }
 
-/// A name that something has.
+/// A name that something has, if one is given.
 fn known<'a>(
     name: Option<Spanned<String>>,
     what: &str,
     names: impl Iterator<Item = &'a str> + Clone,
     source: &Source<'_>,
 ) -> Result<Option<String>, Mistake> {
-    let Some(name) = name else { return Ok(None) };
+    name.map(|name| check_known(name, what, names, source)).transpose()
+}
+
+/// A name that something has.
+pub(super) fn check_known<'a>(
+    name: Spanned<String>,
+    what: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+    source: &Source<'_>,
+) -> Result<String, Mistake> {
     let text = name.get_ref();
     if names.clone().any(|known| known == text) {
-        return Ok(Some(name.into_inner()));
+        return Ok(name.into_inner());
     }
     let meant = match nearest(text, names) {
         Some(near) => format!("; did you mean '{near}'?"),

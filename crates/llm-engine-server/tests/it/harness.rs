@@ -54,7 +54,7 @@ pub(crate) fn wall_clock() -> Timestamp {
 }
 
 /// SHA-256 of `k` and `other`.
-const CALLERS: &str = r#"
+pub(crate) const CALLERS: &str = r#"
 [callers.k]
 api_key_sha256 = "8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a"
 [callers.other]

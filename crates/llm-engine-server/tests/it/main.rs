@@ -34,6 +34,7 @@ mod rate_limits_page;
 mod raw;
 mod reloading;
 mod schema;
+mod several_deployments;
 mod storing;
 mod tls;
 mod traces;

@@ -11,6 +11,8 @@ use crate::client::{Answer, prompt};
 use crate::server::{Server, Turn, model};
 
 const CALLERS: usize = 32;
+/// Of each answer.
+const TOKENS: u64 = 32;
 
 /// What so many callers get who ask again as soon as they have an answer, or when they are told to.
 #[derive(Debug)]
@@ -29,10 +31,8 @@ async fn served(admission: &str, warm_up: Duration, lasts: Duration) -> Served {
     let callers = (0..CALLERS).map(|number| async move {
         let (mut tokens, mut answers, mut refusals) = (0, 0, 0);
         for round in 0.. {
-            // Of several lengths, and never the same twice.
-            let words = "word ".repeat(10 + 7 * (number % 9));
-            let length = 16 + 8 * u64::try_from((number + round) % 7).unwrap();
-            let body = prompt(&format!("{number} {round} {words}"), length);
+            // All as long, so that who is let in does not change what is counted; and never the same twice.
+            let body = prompt(&format!("{number} {round}: once upon a time there was a"), TOKENS);
             let Ok(answer) = timeout_at(end, server.complete(&body)).await else {
                 break;
             };
