@@ -188,7 +188,12 @@ fn check_fallbacks(
             );
             return Err(source.error(fallback.span(), message));
         }
-        check_known(fallback.clone(), "model", all_names.iter().map(String::as_str), source)?;
+        check_known(
+            fallback.clone(),
+            "model",
+            all_names.iter().map(String::as_str),
+            source,
+        )?;
     }
     Ok(())
 }

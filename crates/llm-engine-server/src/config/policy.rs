@@ -274,7 +274,8 @@ fn known<'a>(
     names: impl Iterator<Item = &'a str> + Clone,
     source: &Source<'_>,
 ) -> Result<Option<String>, Mistake> {
-    name.map(|name| check_known(name, what, names, source)).transpose()
+    name.map(|name| check_known(name, what, names, source))
+        .transpose()
 }
 
 /// A name that something has.

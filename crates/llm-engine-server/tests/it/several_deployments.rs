@@ -44,13 +44,28 @@ fn what_can_not_be_is_told_with_its_place() {
         )
     };
     let [hold] = told(&two(", hold = '5s'")).try_into().unwrap();
-    assert!(hold.starts_with("engine.toml:2:") && hold.contains("several deployments"), "{hold}");
-    let [admission] = told(&format!("{}admission = 'off'\n", two(""))).try_into().unwrap();
-    assert!(admission.starts_with("engine.toml:3:13: admission belongs to each"), "{admission}");
-    let [itself] = told(&format!("{}fallbacks = ['m']\n", two(""))).try_into().unwrap();
-    assert!(itself.starts_with("engine.toml:3:14: 'm' is the model itself"), "{itself}");
+    assert!(
+        hold.starts_with("engine.toml:2:") && hold.contains("several deployments"),
+        "{hold}"
+    );
+    let [admission] = told(&format!("{}admission = 'off'\n", two("")))
+        .try_into()
+        .unwrap();
+    assert!(
+        admission.starts_with("engine.toml:3:13: admission belongs to each"),
+        "{admission}"
+    );
+    let [itself] = told(&format!("{}fallbacks = ['m']\n", two("")))
+        .try_into()
+        .unwrap();
+    assert!(
+        itself.starts_with("engine.toml:3:14: 'm' is the model itself"),
+        "{itself}"
+    );
     let other = "[models.small]\ngguf = 'x'\n";
-    let [unknown] = told(&format!("{}fallbacks = ['smal']\n{other}", two(""))).try_into().unwrap();
+    let [unknown] = told(&format!("{}fallbacks = ['smal']\n{other}", two("")))
+        .try_into()
+        .unwrap();
     assert_eq!(
         unknown,
         "engine.toml:3:14: there is no model 'smal'; did you mean 'small'?"
@@ -66,7 +81,11 @@ async fn a_model_that_fails_is_answered_for_by_another_whose_name_the_answer_has
             "[models.{name}]\ndeployments = [{{ url = '{url}', model = 'x', admission = 'off' }}]\n{more}\n"
         )
     };
-    let models = [model("m", &broken, "fallbacks = ['small']"), model("small", &well, "")].concat();
+    let models = [
+        model("m", &broken, "fallbacks = ['small']"),
+        model("small", &well, ""),
+    ]
+    .concat();
     let server = Server::with_config(&format!("listen = '127.0.0.1:0'\n{models}{CALLERS}")).await;
     let mut body = chat();
     body["stream"] = true.into();
@@ -82,13 +101,17 @@ async fn a_caller_s_deadline_ends_the_waiting_for_its_answer() {
     let mut upstream = Upstream::start().await;
     let server = Server::start(upstream.url(), "").await;
     let headers = [("x-request-timeout-ms", "1500")];
-    let (answer, ()) = tokio::join!(server.post_with(&headers, "/v1/chat/completions", &chat()), async {
-        let exchange = upstream.next().await;
-        assert_eq!(exchange.headers["x-request-timeout-ms"], "1500");
-        advance(Duration::from_millis(1_501)).await;
-        server.settle().await;
-        drop(exchange);
-    });
+    let body = chat();
+    let (answer, ()) = tokio::join!(
+        server.post_with(&headers, "/v1/chat/completions", &body),
+        async {
+            let exchange = upstream.next().await;
+            assert_eq!(exchange.headers["x-request-timeout-ms"], "1500");
+            advance(Duration::from_millis(1_501)).await;
+            server.settle().await;
+            drop(exchange);
+        }
+    );
     assert_eq!(answer.status, 504);
     assert_eq!(answer.json()["error"]["code"], "upstream_timeout");
 }
