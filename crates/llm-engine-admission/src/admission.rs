@@ -15,7 +15,7 @@ use crate::law::Law;
 use crate::promises::Promises;
 use crate::queue::{FairQueue, Waiting};
 use crate::unloaded::Unloaded;
-use crate::{Arrival, Class, Limit, Place, Queued, Reason, Request, Saturated, Standing, Turn};
+use crate::{Arrival, Class, Limit, Place, Queued, Request, Saturated, Standing, Turn};
 use room::{MOST_TOKENS, QUIET};
 
 /// What an [`Admission`] is made with.
@@ -174,14 +174,8 @@ impl Admission {
             && until <= now
         {
             self.until.remove(&(until, key));
-            let Waiting { request, .. } = self.queue.remove(key)?;
-            let is_late = request.deadline.is_some_and(|deadline| deadline <= until);
-            let reason = if is_late { Reason::Deadline } else { Reason::Waited };
-            let output = self.expected_output(request.most_output_tokens);
-            return Some(Turn::Refused(
-                Queued { key },
-                self.refuse(now, &request, output, None, reason),
-            ));
+            let waiting = self.queue.remove(key)?;
+            return Some(Turn::Refused(Queued { key }, self.waited(&waiting)));
         }
         let (_, Waiting { request, .. }) = self.queue.next()?;
         if !self.has_room(request.subject.caller, request.class, request.input_tokens) {

@@ -157,7 +157,10 @@ impl Law {
         let past = self.looks.iter().take(moments - 1);
         if past.map(|looked| looked.late).fold(late, f64::min) > 1.0 {
             self.clear = 0.0;
-            self.least = LEAST;
+            if self.limit <= 0.0 {
+                // What is let in whatever its tokens is too much already.
+                self.least = LEAST;
+            }
         }
         let right = match self.looks.get(delay - 1).copied() {
             Some(then) if late > 1.0 => (then.tokens - (late - 1.0) * may_be_late) * BELOW,

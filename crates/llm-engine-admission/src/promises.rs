@@ -171,12 +171,12 @@ impl Promises {
         self.forget(id, booking, was_kept);
     }
 
-    /// How much later than the last promise somebody is told to come who got none: any few of them are far apart.
-    pub(crate) fn spread(&mut self) -> Duration {
+    /// How much later than others somebody is told to come who got no promise, at most so much: any few of them are far apart.
+    pub(crate) fn spread(&mut self, most: Duration) -> Duration {
         self.unbooked = self.unbooked.wrapping_add(1);
         // The golden ratio in 2^32nds: its multiples are the most evenly spread.
         let part = self.unbooked.wrapping_mul(0x9e37_79b9);
-        HORIZON.mul_f64(f64::from(part) / 2_f64.powi(32))
+        most.mul_f64(f64::from(part) / 2_f64.powi(32))
     }
 
     fn take_near(&mut self, id: u64) {

@@ -122,6 +122,7 @@ pub struct PriceSetup {
 
 /// What runs a model.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are a few, at the start")]
 pub enum DeploymentSetup {
     /// A process that the gateway starts and watches.
     Worker(WorkerSetup),

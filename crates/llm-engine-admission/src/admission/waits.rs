@@ -7,6 +7,7 @@ use llm_engine_limit::{Cost, HORIZON, Time};
 use super::Admission;
 use crate::arrival::{SOONEST, charge};
 use crate::promises::Claim;
+use crate::queue::Waiting;
 use crate::{Class, Reason, Request, Saturated};
 
 impl Admission {
@@ -85,6 +86,27 @@ impl Admission {
             .then_some(Reason::Deadline)
     }
 
+    /// What a request is told that has waited for longer than was estimated, or beyond its deadline. No time is kept for it: while
+    /// models are slower than they were, times that nobody comes for would keep out who does come.
+    pub(super) fn waited(&mut self, waiting: &Waiting) -> Saturated {
+        let Waiting {
+            request,
+            charge,
+            until,
+            ..
+        } = *waiting;
+        let is_late = request.deadline.is_some_and(|deadline| deadline <= until);
+        let ahead = self
+            .queue
+            .ahead(request.subject.caller, request.class, charge, false);
+        let wait = self.drain.time_for(ahead).unwrap_or_default().max(SOONEST);
+        Saturated {
+            wait: wait + self.promises.spread(self.setup.wait),
+            booked: false,
+            reason: if is_late { Reason::Deadline } else { Reason::Waited },
+        }
+    }
+
     /// Tells a time, which is kept for the request if it can be recognised. `broken`: the promise with which it has come.
     pub(super) fn refuse(
         &mut self,
@@ -133,7 +155,7 @@ impl Admission {
         });
         due.map_or_else(
             || Saturated {
-                wait: wait.min(HORIZON) + self.promises.spread(),
+                wait: wait.min(HORIZON) + self.promises.spread(HORIZON),
                 booked: false,
                 reason,
             },

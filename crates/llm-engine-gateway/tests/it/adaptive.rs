@@ -142,8 +142,15 @@ async fn when_first_tokens_stop_coming_less_is_sent_and_who_is_refused_is_told_w
     assert!(!refusals.is_empty());
     for refusal in &refusals {
         assert_eq!(refusal.code, RefusalCode::Saturated);
-        assert!(refusal.booked && refusal.retry_after.unwrap() > Duration::ZERO);
+        assert!(refusal.retry_after.unwrap() > Duration::ZERO);
     }
+    let mut told: Vec<Duration> = refusals
+        .iter()
+        .filter_map(|refusal| refusal.retry_after)
+        .collect();
+    told.sort();
+    told.dedup();
+    assert_eq!(told.len(), refusals.len(), "each has a time of its own");
 }
 
 /// The model `m` with one place at an adaptive deployment, and one that limits itself.

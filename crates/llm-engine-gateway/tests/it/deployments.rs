@@ -153,7 +153,7 @@ async fn call(gateway: Arc<Gateway>, number: usize) -> Outcome {
     let begun = Instant::now();
     let caller = gateway.authenticate(&api_key("alice")).unwrap();
     let route = gateway.resolve("m").unwrap();
-    let request = if number % 2 == 0 {
+    let request = if number.is_multiple_of(2) {
         streaming()
     } else {
         request(json!({}))

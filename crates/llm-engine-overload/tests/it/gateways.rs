@@ -1,6 +1,8 @@
+use std::ops::RangeInclusive;
+
 use llm_engine_overload::{Estimate, Outcome, simulate_seeds};
 
-use crate::{SEEDS, adaptive, paired, print, row, usual};
+use crate::{adaptive, paired, print, row, usual};
 
 /// What three gateways with 70, 20 and 10 % of the load do together, of what one does.
 fn three_of_one(load: f64, seeds: impl IntoIterator<Item = u64> + Clone) -> Estimate {
@@ -17,12 +19,15 @@ fn three_gateways_that_know_nothing_of_each_other_do_the_work_of_one() {
     assert!(part > 0.97, "{part}");
 }
 
+/// Twenty know it only to 0.03, which is what is asked.
+const MANY_SEEDS: RangeInclusive<u64> = 301..=380;
+
 #[test]
 #[ignore = "takes seconds"]
 fn table_of_three_gateways() {
     print("| load | three gateways, of one |\n|---|---|");
     for load in [2.0, 10.0] {
-        let part = three_of_one(load, SEEDS);
+        let part = three_of_one(load, MANY_SEEDS);
         row(&format!("{load}x"), part);
         assert!(part.mean >= 0.97, "{part:?}");
     }

@@ -102,16 +102,13 @@ async fn a_caller_s_deadline_ends_the_waiting_for_its_answer() {
     let server = Server::start(upstream.url(), "").await;
     let headers = [("x-request-timeout-ms", "1500")];
     let body = chat();
-    let (answer, ()) = tokio::join!(
-        server.post_with(&headers, "/v1/chat/completions", &body),
-        async {
-            let exchange = upstream.next().await;
-            assert_eq!(exchange.headers["x-request-timeout-ms"], "1500");
-            advance(Duration::from_millis(1_501)).await;
-            server.settle().await;
-            drop(exchange);
-        }
-    );
+    let (answer, ()) = tokio::join!(server.post_with(&headers, "/v1/chat/completions", &body), async {
+        let exchange = upstream.next().await;
+        assert_eq!(exchange.headers["x-request-timeout-ms"], "1500");
+        advance(Duration::from_millis(1_501)).await;
+        server.settle().await;
+        drop(exchange);
+    });
     assert_eq!(answer.status, 504);
     assert_eq!(answer.json()["error"]["code"], "upstream_timeout");
 }
