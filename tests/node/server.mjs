@@ -28,11 +28,11 @@ ${SOURCE}
 
 [models.deployed]
 aliases = ["org/model"]
-deployments = [{ url = "${url}", model = "upstream" }]
+deployments = [{ url = "${url}", model = "upstream", admission = "off" }]
 
 # A deployment that says 429 isn't asked again for a while; the other tests have one of their own.
 [models.cooling]
-deployments = [{ url = "${url}", model = "upstream" }]
+deployments = [{ url = "${url}", model = "upstream", admission = "off" }]
 
 ${["free", "limited", "spent"].map(caller).join("\n")}
 [[policies]]
