@@ -1,6 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use http::HeaderName;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -18,6 +19,9 @@ pub const ROUTES: &[&str] = &[
     "/v2/completions",
     "/v1/embeddings",
 ];
+
+/// The header with the milliseconds after which its sender gives up: our clients send it with each attempt, and so do we to deployments.
+pub const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 
 /// What is known of a request besides what it asks for.
 #[derive(Debug, Clone)]
@@ -61,11 +65,6 @@ impl<'a> Arrival<'a> {
             bytes: 0,
             trace: None,
         }
-    }
-
-    /// Whether its caller has given up.
-    pub(crate) fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
     pub(crate) fn route_number(&self) -> u32 {

@@ -15,7 +15,7 @@ use crate::deployment::{Deployment, Told};
 use crate::price::estimate_output_tokens;
 use crate::settle::Running;
 use crate::stream::{AnswerStream, Patience};
-use crate::{AnswerBody, Failure, Route};
+use crate::{AnswerBody, Arrival, Failure, Route};
 
 /// How long it may take for a whole answer that is not streamed.
 const WHOLE_ANSWER: Duration = Duration::from_secs(600);
@@ -34,7 +34,22 @@ pub(crate) struct Sending<'a> {
     pub(crate) deadline: Option<Instant>,
 }
 
-impl Sending<'_> {
+impl<'a> Sending<'a> {
+    pub(crate) fn new(route: &'a Route, request: &'a Request, arrival: &Arrival<'a>) -> Self {
+        Self {
+            route,
+            request,
+            public_model: &request.model,
+            request_id: arrival.request_id,
+            deadline: arrival.deadline,
+        }
+    }
+
+    /// Whether its caller has given up.
+    pub(crate) fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
     /// Sends the request to the deployment that was chosen for it and returns when its answer has begun: the first token of a
     /// stream, or the whole of an answer that is not streamed. Until then nothing has been said to the caller: where a deployment
     /// fails another one is asked, and the caller is told of a failure only if that is of no use.
@@ -54,7 +69,7 @@ impl Sending<'_> {
                 }
                 Err(failed) => failed,
             };
-            let is_late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+            let is_late = self.is_late();
             if is_late && matches!(failure, Failure::TimedOut(_)) {
                 // It might have answered in time, had its caller waited.
                 return Err((failure, running));
@@ -143,17 +158,13 @@ impl Sending<'_> {
             if is_kept {
                 answer = answer.keep();
             }
-            let first = answer.first_event(deadline, patience).await;
-            if !is_kept {
-                return match first {
-                    Ok(()) => Ok(AnswerBody::Stream(Box::new(answer))),
-                    Err(failure) => Err(answer.failed(failure)),
-                };
+            if let Err(failure) = answer.first_event(deadline, patience).await {
+                return Err(answer.failed(failure));
             }
-            return match first {
-                Ok(()) => answer.whole().await.map(AnswerBody::Whole),
-                Err(failure) => Err(answer.failed(failure)),
-            };
+            if is_kept {
+                return answer.whole().await.map(AnswerBody::Whole);
+            }
+            return Ok(AnswerBody::Stream(Box::new(answer)));
         }
         match running
             .unless_cut_off(within(deadline, patience, whole(response, reader)))

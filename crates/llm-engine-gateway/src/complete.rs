@@ -100,13 +100,7 @@ impl Gateway {
     ) -> Result<AnswerBody, CompleteError> {
         let mut fallbacks = route.fallbacks.iter();
         let mut record = self.record(caller, route, request, arrival);
-        let mut sending = Sending {
-            route,
-            request,
-            public_model: &request.model,
-            request_id: arrival.request_id,
-            deadline: arrival.deadline,
-        };
+        let mut sending = Sending::new(route, request, arrival);
         loop {
             let answer = async {
                 let running = self
@@ -119,7 +113,7 @@ impl Gateway {
                 Err(not_answered) => not_answered,
             };
             let next = fallbacks.next().filter(|_| not_answered.another_might());
-            let Some(next) = next.filter(|_| !arrival.is_late()) else {
+            let Some(next) = next.filter(|_| !sending.is_late()) else {
                 return Err(not_answered.end());
             };
             sending.route = self.routes.at(*next);
@@ -143,13 +137,7 @@ impl Gateway {
         priority: Priority,
     ) -> Result<Admitted<'a>, CompleteError> {
         let record = self.record(caller, route, request, arrival);
-        let sending = Sending {
-            route,
-            request,
-            public_model: &request.model,
-            request_id: arrival.request_id,
-            deadline: arrival.deadline,
-        };
+        let sending = Sending::new(route, request, arrival);
         let running = self.prepare(caller, sending, arrival, priority, record).await;
         let running = running.map_err(NotAnswered::end)?;
         Ok(Admitted { sending, running })

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderName};
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::uri::Authority;
 use http::{Method, Request as HttpRequest, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::admit::Limits;
 use crate::answer_error::refuse_errors;
+use crate::arrival::REQUEST_TIMEOUT;
 use crate::clients::Clients;
 use crate::connect::Proxies;
 use crate::health::Health;
@@ -58,9 +59,6 @@ pub(crate) struct Told<'a> {
     pub(crate) left: Option<Duration>,
     pub(crate) trace: Option<Box<TraceHeaders>>,
 }
-
-/// In milliseconds; our own clients send it too.
-const REQUEST_TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 
 /// The length of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -377,7 +375,7 @@ impl Deployment {
             request = request.header(REQUEST_ID_HEADER, told.request_id);
             if let Some(left) = told.left {
                 let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-                request = request.header(REQUEST_TIMEOUT_HEADER, left);
+                request = request.header(REQUEST_TIMEOUT, left);
             }
             if let Some((trace, headers)) = told.trace.zip(request.headers_mut()) {
                 trace.add_to(headers);

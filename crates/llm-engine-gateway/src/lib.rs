@@ -57,7 +57,7 @@ mod trace;
 mod trace_headers;
 mod wait;
 
-pub use arrival::{Arrival, ROUTES};
+pub use arrival::{Arrival, REQUEST_TIMEOUT, ROUTES};
 pub use authenticate::{ApiKeyDigest, Caller, Unauthenticated};
 pub use choose::MOST_DEPLOYMENTS;
 pub use complete::{Admitted, AnswerBody, CompleteError};

@@ -35,9 +35,9 @@ pub(crate) struct Metrics {
     waiting: Family<ModelLabels, Gauge>,
     late: Family<ModelLabels, Gauge>,
     limit: Family<ModelLabels, Gauge>,
-    shed: Family<ShedLabels, Counter>,
+    shed: Family<ReasonLabels, Counter>,
     queued: Family<QueuedLabels, Gauge>,
-    retries: Family<RetryLabels, Counter>,
+    retries: Family<ReasonLabels, Counter>,
     retries_left: Family<ModelLabels, Gauge>,
     set_aside: Family<AsideLabels, Counter>,
     at_deployment: Family<DeploymentLabels, Gauge>,
@@ -107,7 +107,7 @@ struct FailureLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ShedLabels {
+struct ReasonLabels {
     model: Arc<str>,
     reason: &'static str,
 }
@@ -116,12 +116,6 @@ struct ShedLabels {
 struct QueuedLabels {
     model: Arc<str>,
     caller: Arc<str>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RetryLabels {
-    model: Arc<str>,
-    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -342,7 +336,7 @@ impl ModelMetrics {
             Reason::QueueFull => "queue_full",
         };
         let model = Arc::clone(&self.model);
-        self.all.shed.get_or_create(&ShedLabels { model, reason }).inc();
+        self.all.shed.get_or_create(&ReasonLabels { model, reason }).inc();
     }
 
     /// Another attempt is made, because the one before failed like this; or would be, but there have been too many.
@@ -352,7 +346,7 @@ impl ModelMetrics {
         let model = Arc::clone(&self.model);
         self.all
             .retries
-            .get_or_create(&RetryLabels { model, reason })
+            .get_or_create(&ReasonLabels { model, reason })
             .inc();
     }
 

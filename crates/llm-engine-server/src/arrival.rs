@@ -7,14 +7,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Uri};
 use foldhash::quality::FixedState;
 use ipnet::IpNet;
-use llm_engine_gateway::{Arrival, Fingerprint, TraceHeaders};
+use llm_engine_gateway::{Arrival, Fingerprint, REQUEST_TIMEOUT, TraceHeaders};
 use tokio::time::Instant;
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// Milliseconds after which the caller has given up; our own clients send it with each attempt.
-const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 /// For whom the caller asks, where the body has no place for it.
 const USER: HeaderName = HeaderName::from_static("x-llm-engine-user");
 

@@ -110,13 +110,7 @@ async fn when_first_tokens_stop_coming_less_is_sent_and_who_is_refused_is_told_w
     })
     .await;
     let request = streaming();
-    for _ in 0..20 {
-        let mut answer = pin!(complete(&world.gateway, &request));
-        let exchange = arrived(answer.as_mut(), &mut world.upstream).await;
-        advance(Duration::from_millis(100)).await;
-        exchange.answer_words(3, &["a"]);
-        drain(stream_of(answer.await)).await.unwrap();
-    }
+    world.answer_after(Duration::from_millis(100), 20).await;
     // From now on there are none.
     let ids: Vec<String> = (0..60).map(|number| format!("r-{number}")).collect();
     let mut calls = Vec::new();

@@ -7,7 +7,6 @@ use llm_engine_gateway::{AnswerBody, Dialect, Failure};
 use llm_engine_wire::openai::{Kind, Request};
 use scripted_upstream::{Upstream, freeze};
 use serde_json::{Value, json};
-use tokio::time::advance;
 
 use crate::harness::{
     World, arrived, at_once, complete, deployment, drain, failed, remote, request, spent, stream_of,
@@ -119,13 +118,7 @@ async fn sent_at_once(tells: bool) -> usize {
     })
     .await;
     let request = streaming();
-    for _ in 0..60 {
-        let mut answer = pin!(complete(&world.gateway, &request));
-        let exchange = arrived(answer.as_mut(), &mut world.upstream).await;
-        advance(Duration::from_millis(100)).await;
-        exchange.answer_words(3, &["a"]);
-        drain(stream_of(answer.await)).await.unwrap();
-    }
+    world.answer_after(Duration::from_millis(100), 60).await;
     let mut calls: Vec<_> = (0..30)
         .map(|_| Box::pin(complete(&world.gateway, &request)))
         .collect();

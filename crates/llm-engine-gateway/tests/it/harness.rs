@@ -149,6 +149,18 @@ impl World {
         failed(answer.await)
     }
 
+    /// Has so many streams answered, one after the other, each after this time. Needs a frozen clock.
+    pub(crate) async fn answer_after(&mut self, time: Duration, times: usize) {
+        let request = streaming();
+        for _ in 0..times {
+            let mut answer = pin!(complete(&self.gateway, &request));
+            let exchange = arrived(answer.as_mut(), &mut self.upstream).await;
+            tokio::time::advance(time).await;
+            exchange.answer_words(3, &["a"]);
+            drain(stream_of(answer.await)).await.unwrap();
+        }
+    }
+
     /// Sends a request that arrives upstream, and drops it there.
     pub(crate) async fn abandon(&mut self, request: &Request) -> Exchange {
         let answer = pin!(complete(&self.gateway, request));
