@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until};
 
 use crate::arrival::{address_number, user_number};
-use crate::explain::{Verdict, views};
+use crate::explain::Decision;
 use crate::hold::{Held, Holding};
 use crate::journal::Journal;
 use crate::names::Names;
@@ -181,7 +181,12 @@ impl Limits {
                     Vec::new()
                 };
                 drop(state);
-                record.decided(cost, views(before, cost, &observed, Verdict::WouldRefuse));
+                let decision = Decision {
+                    before,
+                    refused: observed,
+                    is_observed: true,
+                };
+                record.decided(cost, decision);
                 Ok(Permit {
                     limits: Arc::clone(self),
                     reservation: Some(reservation),
@@ -192,7 +197,12 @@ impl Limits {
                 let refused = refusal.refused();
                 let hold = state.policies.hold(&refusal).max(arrival.wait);
                 drop(state);
-                record.decided(cost, views(before, cost, &refused, Verdict::Refuses));
+                let decision = Decision {
+                    before,
+                    refused,
+                    is_observed: false,
+                };
+                record.decided(cost, decision);
                 let refusal = Refusal::from(refusal);
                 Err(NotNow {
                     hold: (!hold.is_zero() && refusal.retry_after.is_some()).then_some(hold),
@@ -229,7 +239,7 @@ impl Limits {
         state.limiter.pass_time(now);
         let mut levels = state.limiter.levels(now, subject);
         if state.policies.some_observe {
-            levels.retain(|level| !state.policies.observes(&level.policy));
+            levels.retain(|level| !state.policies.observes(level.policy));
         }
         levels
     }

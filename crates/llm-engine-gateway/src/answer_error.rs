@@ -138,13 +138,15 @@ async fn said(response: Response<Incoming>) -> Said {
 
 /// A success that is not what was asked for. Servers that don't name a type, or an odd one, may be right all the same.
 fn surprise(headers: &HeaderMap, stream: Option<bool>) -> Option<String> {
-    let kind = media_type(headers)?.to_ascii_lowercase();
-    match (kind.as_str(), stream) {
-        ("text/html", _) => Some("it answered with a page for people (text/html)".to_owned()),
-        ("application/json", Some(true)) => Some("it did not stream although it was asked to".to_owned()),
-        ("text/event-stream", Some(false)) => Some("it streamed although it was not asked to".to_owned()),
-        _ => None,
-    }
+    let kind = media_type(headers)?;
+    let is = |other: &str| kind.eq_ignore_ascii_case(other);
+    let surprise = match stream {
+        _ if is("text/html") => "it answered with a page for people (text/html)",
+        Some(true) if is("application/json") => "it did not stream although it was asked to",
+        Some(false) if is("text/event-stream") => "it streamed although it was not asked to",
+        _ => return None,
+    };
+    Some(surprise.to_owned())
 }
 
 /// Whether it is one whole answer.

@@ -136,7 +136,7 @@ impl<'a> Sending<'a> {
             Err(failure) => {
                 if let Failure::Misconfigured(reason) = &failure {
                     tracing::error!(
-                        model = self.route.name,
+                        model = self.route.name.as_str(),
                         reason,
                         "the deployment can't be used as it is configured"
                     );

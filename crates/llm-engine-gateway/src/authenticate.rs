@@ -1,8 +1,8 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 
 use foldhash::quality::RandomState;
+use llm_engine_limit::Name;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -10,10 +10,10 @@ use crate::CallerSetup;
 use crate::names::{Names, team_name};
 
 /// Who sent a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
     /// The configured name.
-    pub name: Arc<str>,
+    pub name: Name,
     /// The number by which policies know the caller.
     pub(crate) id: u32,
     pub(crate) team: u32,
@@ -92,19 +92,19 @@ impl Callers {
         // The look-up tells at most how much of a digest is shared with a known one, which says nothing about the key;
         // the decision itself takes the same time for every key.
         if bool::from(known.ct_eq(&digest)) {
-            Ok(caller.clone())
+            Ok(*caller)
         } else {
             Err(Unauthenticated)
         }
     }
 
     /// What the caller with this number is called.
-    pub(crate) fn name(&self, id: u32) -> Option<Arc<str>> {
+    pub(crate) fn name(&self, id: u32) -> Option<Name> {
         let caller = self.0.values().find(|caller| caller.id == id)?;
-        Some(Arc::clone(&caller.name))
+        Some(caller.name)
     }
 
     pub(crate) fn named(&self, name: &str) -> Option<Caller> {
-        self.0.values().find(|caller| &*caller.name == name).cloned()
+        self.0.values().find(|caller| &*caller.name == name).copied()
     }
 }

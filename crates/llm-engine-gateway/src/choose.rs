@@ -206,10 +206,10 @@ impl Suspect {
 
     /// It is the fault of the deployment, which that is remembered for.
     pub(crate) fn is_guilty(&self) {
-        let deployment = &self.deployment.label;
+        let deployment = self.deployment.label;
         let trial = self.trial.as_ref();
         if trial.is_some_and(|trial| trial.failed(&self.failure)) {
-            tracing::warn!(deployment = &**deployment, failure = %self.failure, "a deployment has failed again and again");
+            tracing::warn!(deployment = deployment.as_str(), failure = %self.failure, "a deployment has failed again and again");
             self.metrics.set_aside(deployment, "ejected");
         }
         if matches!(self.failure, Failure::Limited { .. }) {

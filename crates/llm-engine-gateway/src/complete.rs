@@ -201,7 +201,6 @@ impl Gateway {
                     held,
                     route,
                     (price, request.answers()),
-                    arrival.request_id,
                     (&self.requests, token),
                 ))
             }

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyperlocal::UnixConnector;
 use jiff::Timestamp;
+use llm_engine_limit::Name;
 use llm_engine_wire::openai::{Kind, Request, Upstream, Usage};
 use llm_engine_wire::v1::{AnswerReader, CompletionRequest};
 use llm_engine_wire::worker::{
@@ -36,7 +37,7 @@ pub(crate) struct Deployment {
     /// Its place among those of its model.
     pub(crate) number: u32,
     /// Who it is, for the log.
-    pub(crate) label: Arc<str>,
+    pub(crate) label: Name,
     /// Whether it is found out how much it can take, for which first tokens have to be seen.
     pub(crate) is_adaptive: bool,
     pub(crate) health: Arc<Health>,
@@ -426,7 +427,7 @@ fn waiting_requests(metrics: &str) -> Option<usize> {
 }
 
 /// Host and port of a server, without what else its address may hold.
-fn label(url: &str) -> Arc<str> {
+fn label(url: &str) -> Name {
     let uri: Option<Uri> = url.parse().ok();
     let authority = uri.as_ref().and_then(Uri::authority);
     let authority = authority.map_or("", Authority::as_str);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use llm_engine_limit::{Cost, Counted, Level, Refused, Unit};
+use llm_engine_limit::{Cost, Counted, Level, Name, Refused, Unit};
 use serde_json::{Value, json};
 
 use crate::Refusal;
@@ -17,9 +17,9 @@ pub struct Explanation {
     /// The request.
     pub request_id: String,
     /// Who sent it.
-    pub caller: Arc<str>,
+    pub caller: Name,
     /// The model that it asked for.
-    pub model: String,
+    pub model: Name,
     /// The route by which it came.
     pub route: &'static str,
     /// When it came.
@@ -34,44 +34,42 @@ pub struct Explanation {
     pub charged: Cost,
     /// How long it was held until its time came.
     pub held: Duration,
-    /// The quotas that apply to it.
-    pub quotas: Vec<QuotaView>,
+    /// What the policies have decided, the last time.
+    pub(crate) decision: Decision,
     /// Why it was refused, if it was.
     pub refusal: Option<Refusal>,
 }
 
+/// How the quotas that apply to a request stood, and which of them said no. What each saw is put together when somebody asks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Decision {
+    pub(crate) before: Vec<Level>,
+    pub(crate) refused: Vec<Refused>,
+    /// Those that said no only observe.
+    pub(crate) is_observed: bool,
+}
+
 /// What one quota of a policy saw of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QuotaView {
-    /// The policy.
-    pub policy: Arc<str>,
-    /// What is counted.
-    pub counted: Counted,
-    /// The limit.
-    pub limit: u64,
-    /// What could have been taken before the request.
-    pub before: u64,
-    /// What the request asked for.
-    pub asked: u64,
-    /// What the quota said.
-    pub verdict: Verdict,
+#[derive(Debug, Clone, Copy)]
+struct QuotaView {
+    level: Level,
+    asked: u64,
+    verdict: Verdict,
     /// After which time it would have admitted the request.
-    pub wait: Option<Duration>,
+    wait: Option<Duration>,
 }
 
 /// What a quota said to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Yes.
+enum Verdict {
     Admits,
-    /// No.
     Refuses,
-    /// No, but its policy only observes.
+    /// It said no, but its policy only observes.
     WouldRefuse,
 }
 
 impl Verdict {
-    fn word(self) -> &'static str {
+    fn in_words(self) -> &'static str {
         match self {
             Self::Admits => "admits",
             Self::Refuses => "refuses",
@@ -80,23 +78,25 @@ impl Verdict {
     }
 }
 
-/// What every quota saw, from how they stood before the decision and which of them said no.
-pub(crate) fn views(before: Vec<Level>, asked: Cost, refused: &[Refused], said: Verdict) -> Vec<QuotaView> {
-    let view = |level: Level| {
-        let no = refused
-            .iter()
-            .find(|refused| refused.policy == level.policy && refused.counted == level.counted);
-        QuotaView {
-            counted: level.counted,
-            limit: level.limit,
-            before: level.remaining,
-            asked: level.counted.unit().map_or(1, |unit| unit.of(asked)),
-            verdict: no.map_or(Verdict::Admits, |_| said),
-            wait: no.map(|refused| refused.wait),
-            policy: level.policy,
-        }
-    };
-    before.into_iter().map(view).collect()
+impl Decision {
+    /// What every quota saw of a request for so much.
+    fn views(&self, asked: Cost) -> impl Iterator<Item = QuotaView> {
+        self.before.iter().map(move |level| {
+            let is_same =
+                |refused: &&Refused| refused.policy == level.policy && refused.counted == level.counted;
+            let no = self.refused.iter().find(is_same);
+            QuotaView {
+                level: *level,
+                asked: level.counted.unit().map_or(1, |unit| unit.of(asked)),
+                verdict: match no {
+                    None => Verdict::Admits,
+                    Some(_) if self.is_observed => Verdict::WouldRefuse,
+                    Some(_) => Verdict::Refuses,
+                },
+                wait: no.map(|refused| refused.wait),
+            }
+        })
+    }
 }
 
 /// The explanations of the latest requests.
@@ -144,23 +144,32 @@ fn digest(request_id: &str) -> u64 {
 
 impl Explanation {
     /// The policy that would have refused it, but only observes.
-    pub(crate) fn would_refuse(&self) -> Option<&Arc<str>> {
-        let mut quotas = self.quotas.iter();
-        let quota = quotas.find(|quota| quota.verdict == Verdict::WouldRefuse)?;
-        Some(&quota.policy)
+    pub(crate) fn would_refuse(&self) -> Option<Name> {
+        let Decision {
+            refused, is_observed, ..
+        } = &self.decision;
+        let refused = refused.first().filter(|_| *is_observed)?;
+        Some(refused.policy)
     }
 
     /// For programs.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let quotas = self.quotas.iter().map(|quota| {
+        let quotas = self.decision.views(self.asked).map(|quota| {
+            let Level {
+                policy,
+                counted,
+                limit,
+                remaining,
+                ..
+            } = quota.level;
             json!({
-                "policy": *quota.policy,
-                "counts": unit_name(quota.counted),
-                "limit": in_units(quota.counted, quota.limit),
-                "limit_in_words": quota.counted.amount(quota.limit),
-                "remaining_before": in_units(quota.counted, quota.before),
-                "asked": in_units(quota.counted, quota.asked),
+                "policy": policy.as_str(),
+                "counts": unit_name(counted),
+                "limit": in_units(counted, limit),
+                "limit_in_words": counted.amount(limit),
+                "remaining_before": in_units(counted, remaining),
+                "asked": in_units(counted, quota.asked),
                 "verdict": match quota.verdict {
                     Verdict::Admits => "admits",
                     Verdict::Refuses => "refuses",
@@ -171,8 +180,8 @@ impl Explanation {
         });
         json!({
             "request_id": self.request_id,
-            "caller": *self.caller,
-            "model": self.model,
+            "caller": self.caller.as_str(),
+            "model": self.model.as_str(),
             "route": self.route,
             "time": self.at.to_string(),
             "outcome": self.outcome,
@@ -233,18 +242,24 @@ impl fmt::Display for Explanation {
             "Request {} of {} for model {} at {}: {} (status {}).",
             self.request_id, self.caller, self.model, self.at, self.outcome, self.status
         )?;
-        if self.quotas.is_empty() {
+        if self.decision.before.is_empty() {
             writeln!(f, "No policy applies to it.")?;
         }
-        for quota in &self.quotas {
-            let units = |count| quota.counted.units(count);
+        for quota in self.decision.views(self.asked) {
+            let Level {
+                policy,
+                counted,
+                limit,
+                remaining,
+                ..
+            } = quota.level;
+            let units = |count| counted.units(count);
             write!(
                 f,
-                "Policy {} allows {}: {} could be taken, {} asked for; it {}",
-                quota.policy,
-                quota.counted.amount(quota.limit),
-                units(quota.before),
-                match quota.counted.unit() {
+                "Policy {policy} allows {}: {} could be taken, {} asked for; it {}",
+                counted.amount(limit),
+                units(remaining),
+                match counted.unit() {
                     Some(unit) => format!(
                         "{} (charged at last: {})",
                         units(quota.asked),
@@ -252,7 +267,7 @@ impl fmt::Display for Explanation {
                     ),
                     None => units(quota.asked),
                 },
-                quota.verdict.word()
+                quota.verdict.in_words()
             )?;
             match quota.wait {
                 Some(Duration::MAX) => writeln!(f, ", and always would.")?,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
+use llm_engine_limit::Name;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::time::{MissedTickBehavior, interval};
@@ -132,7 +133,7 @@ impl Gateway {
     ///
     /// # Errors
     /// [`UnknownModel`] if nothing does.
-    pub fn resolve(&self, model: &str) -> Result<Arc<Route>, UnknownModel> {
+    pub fn resolve(&self, model: &str) -> Result<&Arc<Route>, UnknownModel> {
         self.routes.resolve(model)
     }
 
@@ -283,7 +284,8 @@ impl Surroundings<'_> {
         model: ModelSetup,
         places: &HashMap<String, usize>,
     ) -> Result<Route, SetupError> {
-        let metrics = Arc::new(self.metrics.of_model(&model.name));
+        let name = Name::from(&*model.name);
+        let metrics = Arc::new(self.metrics.of_model(name));
         let fallbacks = model.fallbacks.iter().map(|name| {
             let place = places.get(name).copied();
             let other = place.filter(|place| *place != id as usize);
@@ -321,7 +323,7 @@ impl Surroundings<'_> {
             deployments,
             retries: Mutex::default(),
             fallbacks,
-            name: model.name,
+            name,
             aliases: model.aliases,
             chat_template_for_prompts: model.chat_template_for_prompts,
             default_output_tokens: model.default_output_tokens,

@@ -61,12 +61,12 @@ pub use arrival::{Arrival, REQUEST_TIMEOUT, ROUTES};
 pub use authenticate::{ApiKeyDigest, Caller, Unauthenticated};
 pub use choose::MOST_DEPLOYMENTS;
 pub use complete::{Admitted, AnswerBody, CompleteError};
-pub use explain::{Explanation, QuotaView, Verdict, in_units, unit_name};
+pub use explain::{Explanation, in_units, unit_name};
 pub use failure::{Failure, Fault};
 pub use gateway::Gateway;
 pub use journal::JournalError;
 pub use llm_engine_limit::{
-    Budget, Counted, Fingerprint, GRACE, Level, Limiter, Mode, Per, Period, Quota, QuotaError, Unit,
+    Budget, Counted, Fingerprint, GRACE, Level, Limiter, Mode, Name, Per, Period, Quota, QuotaError, Unit,
 };
 pub use refusal::{Refusal, RefusalCode, milliseconds_up};
 pub use resolve::{Route, RouteStatus, UnknownModel};

@@ -7,12 +7,12 @@ mod register;
 #[cfg(test)]
 mod tests;
 
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use llm_engine_admission::{Reason, Standing};
-use llm_engine_limit::Counts;
+use llm_engine_limit::{Counts, Name};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -53,7 +53,7 @@ pub(crate) struct Metrics {
 /// What is counted of one model.
 #[derive(Debug)]
 pub(crate) struct ModelMetrics {
-    model: Arc<str>,
+    model: &'static str,
     all: Metrics,
     /// By route and outcome, each found when it is first counted.
     ended: Box<[[OnceLock<Counter>; OUTCOMES.len()]]>,
@@ -83,7 +83,7 @@ const OUTCOMES: [&str; 12] = [
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     route: &'static str,
-    model: Arc<str>,
+    model: &'static str,
     outcome: &'static str,
     status: u16,
 }
@@ -91,43 +91,43 @@ struct RequestLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabels {
     code: &'static str,
-    policy: Arc<str>,
+    policy: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TokenLabels {
-    model: Arc<str>,
+    model: &'static str,
     kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FailureLabels {
-    model: Arc<str>,
+    model: &'static str,
     kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
-    model: Arc<str>,
+    model: &'static str,
     reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QueuedLabels {
-    model: Arc<str>,
-    caller: Arc<str>,
+    model: &'static str,
+    caller: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DeploymentLabels {
-    model: Arc<str>,
-    deployment: Arc<str>,
+    model: &'static str,
+    deployment: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AsideLabels {
-    model: Arc<str>,
-    deployment: Arc<str>,
+    model: &'static str,
+    deployment: &'static str,
     reason: &'static str,
 }
 
@@ -152,7 +152,7 @@ pub(crate) struct SpanCounts {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModelLabels {
-    model: Arc<str>,
+    model: &'static str,
 }
 
 /// From a hundredth of a second to some minutes, each bound about two and a half times the one before.
@@ -210,13 +210,11 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn of_model(&self, name: &str) -> ModelMetrics {
-        let model: Arc<str> = name.into();
-        let labels = ModelLabels {
-            model: Arc::clone(&model),
-        };
+    pub(crate) fn of_model(&self, name: Name) -> ModelMetrics {
+        let model = name.as_str();
+        let labels = ModelLabels { model };
         let tokens = |kind| {
-            let model = Arc::clone(&model);
+            let model = model;
             self.tokens.get_or_create_owned(&TokenLabels { model, kind })
         };
         ModelMetrics {
@@ -303,14 +301,14 @@ impl ModelMetrics {
         let route = usize::try_from(route).ok().and_then(|route| ROUTES.get(route));
         self.all.requests.get_or_create_owned(&RequestLabels {
             route: route.copied().unwrap_or("other"),
-            model: Arc::clone(&self.model),
+            model: self.model,
             outcome,
             status,
         })
     }
 
     pub(crate) fn refused(&self, refusal: &Refusal) {
-        let policy = refusal.policy.clone().unwrap_or_default();
+        let policy = refusal.policy.map(Name::as_str).unwrap_or_default();
         let code = refusal.code.as_str();
         self.all
             .refusals
@@ -320,7 +318,7 @@ impl ModelMetrics {
 
     pub(crate) fn failed(&self, failure: &Failure) {
         let Some(kind) = kind(failure) else { return };
-        let model = Arc::clone(&self.model);
+        let model = self.model;
         self.all
             .failures
             .get_or_create(&FailureLabels { model, kind })
@@ -335,7 +333,7 @@ impl ModelMetrics {
             Reason::Waited => "waited",
             Reason::QueueFull => "queue_full",
         };
-        let model = Arc::clone(&self.model);
+        let model = self.model;
         self.all.shed.get_or_create(&ReasonLabels { model, reason }).inc();
     }
 
@@ -343,7 +341,7 @@ impl ModelMetrics {
     pub(crate) fn retried(&self, failure: &Failure, is_made: bool) {
         let Some(reason) = kind(failure) else { return };
         let reason = if is_made { reason } else { "over_budget" };
-        let model = Arc::clone(&self.model);
+        let model = self.model;
         self.all
             .retries
             .get_or_create(&ReasonLabels { model, reason })
@@ -351,10 +349,10 @@ impl ModelMetrics {
     }
 
     /// A deployment is not used for a while: it has failed, or has said that it does not want to be asked.
-    pub(crate) fn set_aside(&self, deployment: &Arc<str>, reason: &'static str) {
+    pub(crate) fn set_aside(&self, deployment: Name, reason: &'static str) {
         let labels = AsideLabels {
-            model: Arc::clone(&self.model),
-            deployment: Arc::clone(deployment),
+            model: self.model,
+            deployment: deployment.as_str(),
             reason,
         };
         self.all.set_aside.get_or_create(&labels).inc();
@@ -362,7 +360,7 @@ impl ModelMetrics {
 
     /// How things stand in front of the model.
     pub(crate) fn now(&self, standing: &Standing) {
-        let model = Arc::clone(&self.model);
+        let model = self.model;
         let labels = ModelLabels { model };
         let all = &self.all;
         set(&all.running.get_or_create(&labels), standing.in_flight as u64);
@@ -372,25 +370,25 @@ impl ModelMetrics {
     }
 
     /// So many requests of this caller wait now.
-    pub(crate) fn queued(&self, caller: &Arc<str>, queued: usize) {
+    pub(crate) fn queued(&self, caller: Name, queued: usize) {
         let labels = QueuedLabels {
-            model: Arc::clone(&self.model),
-            caller: Arc::clone(caller),
+            model: self.model,
+            caller: caller.as_str(),
         };
         set(&self.all.queued.get_or_create(&labels), queued as u64);
     }
 
     /// So many other attempts may be made now.
     pub(crate) fn retries_left(&self, left: u64) {
-        let model = Arc::clone(&self.model);
+        let model = self.model;
         set(&self.all.retries_left.get_or_create(&ModelLabels { model }), left);
     }
 
     /// How things stand with one of its deployments.
-    pub(crate) fn deployment_now(&self, deployment: &Arc<str>, running: usize, is_well: bool) {
+    pub(crate) fn deployment_now(&self, deployment: Name, running: usize, is_well: bool) {
         let labels = DeploymentLabels {
-            model: Arc::clone(&self.model),
-            deployment: Arc::clone(deployment),
+            model: self.model,
+            deployment: deployment.as_str(),
         };
         set(&self.all.at_deployment.get_or_create(&labels), running as u64);
         set(&self.all.deployment_well.get_or_create(&labels), is_well.into());

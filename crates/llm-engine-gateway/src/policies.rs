@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use llm_engine_limit::{Budget, Match, Mode, Policy, QuotaError, Refusal, Refused, Subject, Time, Unit};
+use llm_engine_limit::{
+    Budget, Match, Mode, Name, Policy, QuotaError, Refusal, Refused, Subject, Time, Unit,
+};
 
 use crate::arrival::{route_number, user_number};
 use crate::calendars::calendar;
@@ -17,7 +19,7 @@ pub(crate) struct Policies {
     pub(crate) limits: Arc<[Policy]>,
     /// Whether there are any that only observe.
     pub(crate) some_observe: bool,
-    by_name: HashMap<Arc<str>, usize>,
+    by_name: HashMap<Name, usize>,
 }
 
 /// Who comes at its time is not later than that, whatever the network does; nor need anyone wait longer for it.
@@ -38,7 +40,7 @@ impl Policies {
             .collect::<Result<_, _>>()?;
         let by_name = (0..)
             .zip(limits.iter())
-            .map(|(index, policy)| (Arc::clone(&policy.name), index));
+            .map(|(index, policy)| (policy.name, index));
         Ok(Self {
             some_observe: setups.iter().any(|setup| setup.mode == Mode::Observe),
             setups: setups.into(),
@@ -71,8 +73,8 @@ impl Policies {
     }
 
     /// Whether the policy of this name only observes.
-    pub(crate) fn observes(&self, name: &str) -> bool {
-        let index = self.by_name.get(name);
+    pub(crate) fn observes(&self, name: Name) -> bool {
+        let index = self.by_name.get(&name);
         index.is_some_and(|index| self.setups[*index].mode == Mode::Observe)
     }
 

@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use llm_engine_admission::{Reason, Saturated};
@@ -13,7 +12,7 @@ pub struct Refusal {
     /// One sentence for a person: what refused, its limit, how much was asked, when to come back.
     pub message: String,
     /// The policy that refused, the one with the longest wait if there are several.
-    pub policy: Option<Arc<str>>,
+    pub policy: Option<limit::Name>,
     /// That policy's limit.
     pub limit: Option<u64>,
     /// What the limit counts.
@@ -152,7 +151,7 @@ impl Refusal {
         let budgets = not_now.refused.iter().filter(|refused| refused.is_budget());
         let budget = budgets.max_by_key(|refused| refused.wait);
         let decisive = budget.or_else(|| not_now.refused.iter().max_by_key(|refused| refused.wait));
-        let policy = decisive.map(|refused| Arc::clone(&refused.policy));
+        let policy = decisive.map(|refused| refused.policy);
         let limit = decisive.map(|refused| refused.limit);
         let counted = decisive.map(|refused| refused.counted);
         if let Some(budget) = budget {

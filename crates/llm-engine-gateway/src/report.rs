@@ -2,12 +2,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use llm_engine_limit::Cost;
+use llm_engine_limit::{Cost, Name};
 use llm_engine_wire::openai::Usage;
 use tokio::time::Instant;
 
 use crate::deployment::Deployment;
-use crate::explain::{Explanation, Explanations, QuotaView};
+use crate::explain::{Decision, Explanation, Explanations};
 use crate::metrics::{Ended, ModelMetrics};
 use crate::telemetry::Outcome;
 use crate::trace::Trace;
@@ -28,10 +28,10 @@ pub(crate) struct Record {
     admitted_after: Option<Duration>,
     first_event_after: Option<Duration>,
     /// To whom it was sent, and how often.
-    upstream: Option<Arc<str>>,
+    upstream: Option<Name>,
     attempts: u32,
     /// The model that answers in place of the one that was asked for.
-    fallback: Option<String>,
+    fallback: Option<Name>,
     usage: Usage,
     usage_estimated: bool,
 }
@@ -46,8 +46,8 @@ impl Record {
     ) -> Self {
         let explanation = Explanation {
             request_id: arrival.request_id.to_owned(),
-            caller: Arc::clone(&caller.name),
-            model: route.name.clone(),
+            caller: caller.name,
+            model: route.name,
             route: arrival.route,
             at,
             // What it is if nobody is left to hear how it ends. 499 is nginx's number for a client that hung up.
@@ -56,7 +56,7 @@ impl Record {
             asked: Cost::NOTHING,
             charged: Cost::NOTHING,
             held: Duration::ZERO,
-            quotas: Vec::new(),
+            decision: Decision::default(),
             refusal: None,
         };
         Self {
@@ -76,19 +76,23 @@ impl Record {
         }
     }
 
+    pub(crate) fn request_id(&self) -> &str {
+        &self.explanation.request_id
+    }
+
     fn explanation(&mut self) -> &mut Explanation {
         Arc::make_mut(&mut self.explanation)
     }
 
     /// The policies have decided, the first time or again.
-    pub(crate) fn decided(&mut self, asked: Cost, quotas: Vec<QuotaView>) {
+    pub(crate) fn decided(&mut self, asked: Cost, decision: Decision) {
         let explanation = self.explanation();
-        (explanation.asked, explanation.quotas) = (asked, quotas);
+        (explanation.asked, explanation.decision) = (asked, decision);
     }
 
     /// Another model is asked in place of the one that was asked for.
     pub(crate) fn falls_back_to(&mut self, route: &Route) {
-        self.fallback = Some(route.name.clone());
+        self.fallback = Some(route.name);
         self.explanation().refusal = None;
     }
 
@@ -113,7 +117,7 @@ impl Record {
         max_output_tokens: u64,
     ) -> Option<Box<TraceHeaders>> {
         self.attempts += 1;
-        self.upstream = Some(Arc::clone(&deployment.label));
+        self.upstream = Some(deployment.label);
         self.trace.sent(deployment, stream, max_output_tokens)
     }
 
@@ -168,7 +172,7 @@ impl Drop for Record {
             asked,
             charged,
             held,
-            quotas: _,
+            decision: _,
             refusal,
             at: _,
         } = &*self.explanation;
@@ -176,17 +180,17 @@ impl Drop for Record {
         tracing::info!(
             target: "llm_engine::request",
             request_id,
-            caller = &**caller,
-            model,
+            caller = caller.as_str(),
+            model = model.as_str(),
             route,
             outcome,
             status,
-            policy = refusal.as_ref().and_then(|refusal| refusal.policy.as_deref()),
+            policy = refusal.as_ref().and_then(|refusal| refusal.policy).map(Name::as_str),
             retry_after_ms = refusal.as_ref().and_then(|refusal| refusal.retry_after).map(milliseconds),
             booked = refusal.as_ref().map(|refusal| refusal.booked),
-            would_refuse = self.explanation.would_refuse().map(|policy| &**policy),
-            fallback = self.fallback.as_deref(),
-            upstream = self.upstream.as_deref(),
+            would_refuse = self.explanation.would_refuse().map(Name::as_str),
+            fallback = self.fallback.map(Name::as_str),
+            upstream = self.upstream.map(Name::as_str),
             attempts = self.attempts,
             asked_input_tokens = asked.input_tokens,
             asked_output_tokens = asked.output_tokens,

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use futures_util::future::join_all;
+use llm_engine_limit::Name;
 use llm_engine_retry::Budget;
 use parking_lot::Mutex;
 
@@ -16,7 +17,7 @@ use crate::wait::Pool;
 #[derive(Debug)]
 pub struct Route {
     /// The first public name.
-    pub name: String,
+    pub name: Name,
     /// All further names.
     pub aliases: Vec<String>,
     /// Whether v1 prompts go through the model's chat template.
@@ -55,6 +56,12 @@ pub struct UnknownModel {
 }
 
 impl Route {
+    /// All of its public names, the first one first.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let aliases = self.aliases.iter().map(String::as_str);
+        std::iter::once(self.name.as_str()).chain(aliases)
+    }
+
     /// Asks its deployments whether they can answer: the best that one of them says.
     pub async fn status(&self) -> RouteStatus {
         let statuses = join_all(self.deployments.iter().map(|deployment| deployment.status())).await;
@@ -70,11 +77,11 @@ impl Route {
     }
 
     /// Brings its metrics up to date. `name` knows callers by their numbers.
-    pub(crate) fn look(&self, name: impl Fn(u32) -> Option<Arc<str>>) {
+    pub(crate) fn look(&self, name: impl Fn(u32) -> Option<Name>) {
         self.metrics.now(&self.pool.standing());
         for (caller, queued) in self.pool.queued_by_caller() {
             if let Some(caller) = name(caller) {
-                self.metrics.queued(&caller, queued);
+                self.metrics.queued(caller, queued);
             }
         }
         if self.deployments.len() > 1 {
@@ -84,7 +91,7 @@ impl Route {
         for deployment in &self.deployments {
             let is_well = deployment.is_up() && !deployment.health.is_ejected();
             let running = deployment.load.requests();
-            self.metrics.deployment_now(&deployment.label, running, is_well);
+            self.metrics.deployment_now(deployment.label, running, is_well);
         }
     }
 }
@@ -106,8 +113,8 @@ impl Routes {
     pub(crate) fn new(routes: Vec<Route>) -> Self {
         let mut by_name = HashMap::default();
         for (index, route) in routes.iter().enumerate() {
-            for name in std::iter::once(&route.name).chain(&route.aliases) {
-                by_name.insert(name.clone(), index);
+            for name in route.names() {
+                by_name.insert(name.to_owned(), index);
             }
         }
         Self {
@@ -116,11 +123,11 @@ impl Routes {
         }
     }
 
-    pub(crate) fn resolve(&self, name: &str) -> Result<Arc<Route>, UnknownModel> {
+    pub(crate) fn resolve(&self, name: &str) -> Result<&Arc<Route>, UnknownModel> {
         let index = self.by_name.get(name).ok_or_else(|| UnknownModel {
             name: name.to_owned(),
         })?;
-        Ok(Arc::clone(&self.routes[*index]))
+        Ok(&self.routes[*index])
     }
 
     pub(crate) fn all(&self) -> &[Arc<Route>] {

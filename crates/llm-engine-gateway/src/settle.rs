@@ -101,7 +101,6 @@ struct Held {
     answer_lengths: Arc<AnswerLengths>,
     asked: Price,
     answers: u64,
-    request_id: String,
     /// Shutting down waits for this.
     _token: TaskTrackerToken,
 }
@@ -121,7 +120,6 @@ impl Running {
         (permit, place, chosen, record): (Permit, Option<Place>, Chosen, Record),
         route: &Route,
         (asked, answers): (Price, u64),
-        request_id: &str,
         (requests, token): (&Arc<Requests>, TaskTrackerToken),
     ) -> Self {
         let held = Held {
@@ -134,7 +132,6 @@ impl Running {
             answer_lengths: Arc::clone(&route.answer_lengths),
             asked,
             answers,
-            request_id: request_id.to_owned(),
             _token: token,
         };
         Self {
@@ -260,7 +257,7 @@ impl Running {
         let held = self.held.take().expect("it has not ended");
         let deployment = Arc::clone(&held.chosen.deployment);
         if self.work == Work::Sent && deployment.can_cancel() {
-            let request_id = held.request_id.clone();
+            let request_id = held.record.request_id().to_owned();
             self.requests
                 .tasks
                 .spawn(async move { deployment.cancel(&request_id).await });
@@ -280,7 +277,7 @@ impl Drop for Running {
             return;
         };
         let settle = async move {
-            if let Some(usage) = held.chosen.deployment.cancel(&held.request_id).await {
+            if let Some(usage) = held.chosen.deployment.cancel(held.record.request_id()).await {
                 held.count(usage, false);
             }
         };

@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use llm_engine_limit::{
-    Cost, Fingerprint, Limiter, QuotaError, Refusal as NotAdmitted, Refused, Reservation, Subject, Time, User,
+    Cost, Fingerprint, Limiter, Name, QuotaError, Refusal as NotAdmitted, Refused, Reservation, Subject,
+    Time, User,
 };
 
 use crate::arrival::route_number;
@@ -403,7 +404,7 @@ impl Simulation {
 
     /// The policies that refused.
     fn bits(&self, refused: &[Refused]) -> u64 {
-        let is_among = |name: &Arc<str>| refused.iter().any(|refused| refused.policy == *name);
+        let is_among = |name: &Name| refused.iter().any(|refused| refused.policy == *name);
         bits(self.policies.limits.iter().map(|policy| is_among(&policy.name)))
     }
 

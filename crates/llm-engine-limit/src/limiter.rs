@@ -225,7 +225,8 @@ impl Limiter {
     fn levels_but(&self, now: Time, subject: Subject, own: Option<u64>) -> Vec<Level> {
         let now = self.latest.max(now);
         let own = own.map(|id| (id, self.bookings.get(id)));
-        let mut levels = Vec::new();
+        // Seldom more, and then it grows once.
+        let mut levels = Vec::with_capacity(8);
         for group in self.groups.iter().filter(|group| group.applies_to(&subject)) {
             group.levels(now, subject, own, &mut levels);
         }

@@ -1,14 +1,13 @@
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use crate::meter::Meter;
-use crate::{Budget, Quota, Unit};
+use crate::{Budget, Name, Quota, Unit};
 
 /// A named set of quotas, whom it applies to, and what it is counted per.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
     /// The name by which answers and logs speak of it.
-    pub name: Arc<str>,
+    pub name: Name,
     /// Which requests it applies to.
     pub matches: Match,
     /// What has a bucket of its own.

@@ -1,12 +1,10 @@
-use std::sync::Arc;
-
-use crate::{Counted, Subject};
+use crate::{Counted, Name, Subject};
 
 /// How one bucket stands, for whoever keeps it over a restart: see [`Limiter::save`](crate::Limiter::save).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saved {
     /// The policy.
-    pub policy: Arc<str>,
+    pub policy: Name,
     /// Which of its quotas or budgets.
     pub counted: Counted,
     /// For whom: what the policy is counted per, and zeros.

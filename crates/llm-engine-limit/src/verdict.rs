@@ -1,8 +1,7 @@
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Period, Unit};
+use crate::{Name, Period, Unit};
 
 /// Why a request was not admitted. Nothing was reserved and no level has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +19,7 @@ pub enum Refusal {
 #[error("policy {policy} admits at most {} at once; the request may need {asked}", .counted.units(*.burst))]
 pub struct NeverFits {
     /// The policy.
-    pub policy: Arc<str>,
+    pub policy: Name,
     /// What is counted.
     pub counted: Counted,
     /// How much the request asks for.
@@ -50,7 +49,7 @@ pub struct NotNow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// Its policy.
-    pub policy: Arc<str>,
+    pub policy: Name,
     /// What it counts.
     pub counted: Counted,
     /// The configured limit.
@@ -85,10 +84,10 @@ pub enum Counted {
 }
 
 /// How a quota stands for one subject.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Level {
     /// Its policy.
-    pub policy: Arc<str>,
+    pub policy: Name,
     /// What it counts.
     pub counted: Counted,
     /// The configured limit.

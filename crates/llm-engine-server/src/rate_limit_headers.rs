@@ -1,12 +1,11 @@
 //! The headers that say how the caller's quotas stand.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
-use llm_engine_gateway::{Counted, Level, Unit, milliseconds_up, unit_name};
+use llm_engine_gateway::{Counted, Level, Name, Unit, milliseconds_up, unit_name};
 
 /// Adds what is known of the caller's quotas, on success and on refusal alike:
 ///
@@ -24,10 +23,9 @@ pub fn add(headers: &mut HeaderMap, levels: &[Level]) {
             *latest = Described::of(levels);
         }
         headers.insert(RATELIMIT_POLICY, latest.policies.clone());
-        let mut limits = String::with_capacity(latest.names.len() + 48 * levels.len());
-        let mut names = latest.names.split_inclusive('=');
-        for level in levels {
-            limits.push_str(names.next().unwrap_or_default());
+        let mut limits = String::with_capacity(80 * levels.len());
+        for (level, (_, name)) in levels.iter().zip(&latest.quotas) {
+            limits.push_str(name);
             number(&mut limits, level.remaining);
             if level.counted != Counted::Concurrency {
                 limits.push_str(";t=");
@@ -49,26 +47,21 @@ thread_local! {
 
 /// What stays the same from answer to answer.
 struct Described {
-    quotas: Vec<(Arc<str>, Counted, u64)>,
+    /// Each with the beginning of its item of `RateLimit`, up to the number.
+    quotas: Vec<((Name, Counted, u64), String)>,
     policies: HeaderValue,
-    /// The beginning of each item of `RateLimit`, up to the number.
-    names: String,
 }
 
 impl Described {
     fn of(levels: &[Level]) -> Self {
         let mut policies = String::with_capacity(64 * levels.len());
-        let mut names = String::with_capacity(32 * levels.len());
+        let mut quotas = Vec::with_capacity(levels.len());
         for level in levels {
-            for text in [&mut policies, &mut names] {
-                if !text.is_empty() {
-                    text.push_str(", ");
-                }
-                // The configuration allows no character in a name that would have to be escaped.
-                for part in ["\"", &level.policy, "/", unit_name(level.counted), "\""] {
-                    text.push_str(part);
-                }
-            }
+            // The configuration allows no character in a name that would have to be escaped.
+            let name = format!("\"{}/{}\"", level.policy, unit_name(level.counted));
+            let separator = if policies.is_empty() { "" } else { ", " };
+            policies.push_str(separator);
+            policies.push_str(&name);
             policies.push_str(";q=");
             number(&mut policies, level.limit);
             // Months differ in length, and so do days where clocks change.
@@ -77,22 +70,22 @@ impl Described {
                 number(&mut policies, whole_seconds(window));
             }
             policies.push_str(structured_unit(level.counted));
-            names.push_str(";r=");
+            quotas.push((quota(level), format!("{separator}{name};r=")));
         }
-        let quota = |level: &Level| (Arc::clone(&level.policy), level.counted, level.limit);
         Self {
-            quotas: levels.iter().map(quota).collect(),
+            quotas,
             policies: HeaderValue::try_from(policies).unwrap_or(HeaderValue::from_static("")),
-            names,
         }
     }
 
     fn describes(&self, levels: &[Level]) -> bool {
-        let is_same = |((policy, counted, limit), level): (&(Arc<str>, Counted, u64), &Level)| {
-            Arc::ptr_eq(policy, &level.policy) && *counted == level.counted && *limit == level.limit
-        };
-        self.quotas.len() == levels.len() && self.quotas.iter().zip(levels).all(is_same)
+        let mut pairs = self.quotas.iter().zip(levels);
+        self.quotas.len() == levels.len() && pairs.all(|((known, _), level)| *known == quota(level))
     }
+}
+
+fn quota(level: &Level) -> (Name, Counted, u64) {
+    (level.policy, level.counted, level.limit)
 }
 
 /// Takes them out again.
@@ -172,22 +165,29 @@ fn whole_seconds(duration: Duration) -> u64 {
 /// As OpenAI writes durations: `850ms`, `1.2s`, `6m0s`, `1h30m0s`; rounded up to a millisecond.
 fn openai_duration(duration: Duration) -> String {
     let milliseconds = milliseconds_up(duration);
+    let mut text = String::with_capacity(16);
     if milliseconds < 1000 {
-        return format!("{milliseconds}ms");
+        number(&mut text, milliseconds);
+        text.push_str("ms");
+        return text;
     }
-    let (minutes, rest) = (milliseconds / 60_000, milliseconds % 60_000);
-    let text = match (minutes / 60, minutes % 60) {
-        (0, 0) => String::new(),
-        (0, minutes) => format!("{minutes}m"),
-        (hours, minutes) => format!("{hours}h{minutes}m"),
-    };
-    match rest % 1000 {
-        0 => format!("{text}{}s", rest / 1000),
-        fraction => {
-            let seconds = format!("{}.{fraction:03}", rest / 1000);
-            format!("{text}{}s", seconds.trim_end_matches('0'))
-        }
+    let (hours, minutes) = (milliseconds / 3_600_000, milliseconds / 60_000 % 60);
+    if hours > 0 {
+        number(&mut text, hours);
+        text.push('h');
     }
+    if hours > 0 || minutes > 0 {
+        number(&mut text, minutes);
+        text.push('m');
+    }
+    number(&mut text, milliseconds / 1000 % 60);
+    let fraction = milliseconds % 1000;
+    if fraction > 0 {
+        let digits = format!(".{fraction:03}");
+        text.push_str(digits.trim_end_matches('0'));
+    }
+    text.push('s');
+    text
 }
 
 #[cfg(test)]

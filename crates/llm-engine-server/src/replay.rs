@@ -122,7 +122,7 @@ where
     let (parts, body) = request.into_parts();
     let claim = Claim::read(&parts.headers)?;
     let bytes = read_body(&app.gateway, &parts.headers, body).await?;
-    let name = Arc::new(Name::new(&caller.name, parts.uri.path(), claim.key));
+    let name = Arc::new(Name::new(caller.name.as_str(), parts.uri.path(), claim.key));
     let digest = claim::digest(parts.uri.query(), &bytes);
     let found = app
         .replays
@@ -156,7 +156,7 @@ where
         let request_id = request_id.and_then(|id| id.to_str().ok());
         tracing::debug!(
             request_id,
-            caller = &*caller.name,
+            caller = caller.name.as_str(),
             path = &*name.path,
             ?source,
             "a request was repeated"
@@ -204,9 +204,9 @@ impl Replays {
     pub(crate) fn cancel(&self, caller: &Caller, key: &str, ahead: Duration) -> Option<bool> {
         let now = Instant::now();
         let mut table = self.table();
-        let was_running = table.forget(now, &caller.name, key);
+        let was_running = table.forget(now, caller.name.as_str(), key);
         if !ahead.is_zero() {
-            table.cancel_ahead(now, &caller.name, key, ahead);
+            table.cancel_ahead(now, caller.name.as_str(), key, ahead);
         }
         was_running
     }

@@ -1,5 +1,6 @@
 //! A JSON object that is passed on: its fields are known by name, and written again as they came, to the last digit.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{AddAssign, Range};
@@ -23,12 +24,20 @@ const FEW: usize = 24;
 
 #[derive(Debug, Clone)]
 struct Field {
-    name: String,
+    name: FieldName,
     place: Range<usize>,
     /// `None` if nobody has counted.
     texts: Option<Texts>,
     /// Read when somebody asks for it.
     value: OnceLock<Box<Value>>,
+}
+
+#[derive(Debug, Clone)]
+enum FieldName {
+    /// Between quotation marks at this place of the text.
+    At(Range<usize>),
+    /// What it means, because it has escapes.
+    Meant(Box<str>),
 }
 
 /// How much is said in a value.
@@ -94,11 +103,14 @@ impl Object {
     }
 
     fn of(text: &str, mut fields: Vec<Field>) -> Self {
-        let mut by_name = in_order(&fields);
-        let is_same = |pair: &[usize]| fields[pair[0]].name == fields[pair[1]].name;
+        let mut by_name = in_order(text, &fields);
+        let is_same = |pair: &[usize]| fields[pair[0]].name(text) == fields[pair[1]].name(text);
         let has_same = if fields.len() <= FEW {
-            let before =
-                |index: usize, field: &Field| fields[..index].iter().any(|one| one.name == field.name);
+            let before = |index: usize, field: &Field| {
+                fields[..index]
+                    .iter()
+                    .any(|one| one.name(text) == field.name(text))
+            };
             fields
                 .iter()
                 .enumerate()
@@ -110,16 +122,16 @@ impl Object {
             let mut unique: Vec<Field> = Vec::new();
             let mut first = BTreeMap::new();
             for field in fields {
-                match first.get(&field.name) {
+                match first.get(field.name(text)) {
                     Some(&index) => unique[index] = field,
                     None => {
-                        first.insert(field.name.clone(), unique.len());
+                        first.insert(field.name(text).to_owned(), unique.len());
                         unique.push(field);
                     }
                 }
             }
             fields = unique;
-            by_name = in_order(&fields);
+            by_name = in_order(text, &fields);
         }
         Self {
             text: text.into(),
@@ -130,17 +142,17 @@ impl Object {
 
     fn field(&self, name: &str) -> Option<&Field> {
         if self.by_name.is_empty() {
-            return self.fields.iter().find(|field| field.name == name);
+            return self.fields.iter().find(|field| field.name(&self.text) == name);
         }
         let found = self
             .by_name
-            .binary_search_by(|index| self.fields[*index].name.as_str().cmp(name));
+            .binary_search_by(|index| self.fields[*index].name(&self.text).cmp(name));
         found.ok().map(|found| &self.fields[self.by_name[found]])
     }
 
     /// The names of the fields.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.fields.iter().map(|field| field.name.as_str())
+        self.fields.iter().map(|field| field.name(&self.text))
     }
 
     /// The JSON of a field, as it came.
@@ -148,6 +160,16 @@ impl Object {
     pub fn json(&self, name: &str) -> Option<&str> {
         let field = self.field(name)?;
         Some(&self.text[field.place.clone()])
+    }
+
+    /// The text that a field is. `None` also for one of another type.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        let json = self.json(name)?;
+        match plain_text(json) {
+            Some(text) => Some(text.into()),
+            None => serde_json::from_str(json).ok().map(Cow::Owned),
+        }
     }
 
     /// The value of a field.
@@ -181,17 +203,30 @@ impl Object {
         let mut text = String::with_capacity(self.text.len() + added);
         text.push('{');
         for field in &self.fields {
-            match changes.iter().find(|(changed, _)| *changed == field.name) {
-                Some((_, None)) => {}
-                Some((_, Some(json))) => push(&mut text, &field.name, json),
-                None => push(&mut text, &field.name, &self.text[field.place.clone()]),
+            let name = field.name(&self.text);
+            let changed = changes.iter().find(|(changed, _)| *changed == name);
+            let json = changed.map_or(Some(&self.text[field.place.clone()]), |(_, json)| *json);
+            let Some(json) = json else { continue };
+            if text.len() > 1 {
+                text.push(',');
             }
+            match &field.name {
+                FieldName::At(place) => text.push_str(&self.text[place.start - 1..=place.end]),
+                FieldName::Meant(name) => push_string(&mut text, name),
+            }
+            text.push(':');
+            text.push_str(json);
         }
         for (name, json) in changes {
             if let Some(json) = json
                 && self.field(name).is_none()
             {
-                push(&mut text, name, json);
+                if text.len() > 1 {
+                    text.push(',');
+                }
+                push_string(&mut text, name);
+                text.push(':');
+                text.push_str(json);
             }
         }
         text.push('}');
@@ -206,22 +241,22 @@ impl PartialEq for Object {
     }
 }
 
-fn in_order(fields: &[Field]) -> Vec<usize> {
+impl Field {
+    fn name<'a>(&'a self, text: &'a str) -> &'a str {
+        match &self.name {
+            FieldName::At(place) => &text[place.clone()],
+            FieldName::Meant(name) => name,
+        }
+    }
+}
+
+fn in_order(text: &str, fields: &[Field]) -> Vec<usize> {
     if fields.len() <= FEW {
         return Vec::new();
     }
     let mut by_name: Vec<usize> = (0..fields.len()).collect();
-    by_name.sort_by(|a, b| fields[*a].name.cmp(&fields[*b].name));
+    by_name.sort_by(|a, b| fields[*a].name(text).cmp(fields[*b].name(text)));
     by_name
-}
-
-fn push(text: &mut String, name: &str, json: &str) {
-    if text.len() > 1 {
-        text.push(',');
-    }
-    push_string(text, name);
-    text.push(':');
-    text.push_str(json);
 }
 
 /// Appends a text as JSON.
@@ -270,22 +305,80 @@ impl<'de> Visitor<'de> for Places<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let mut fields = Vec::with_capacity(8);
-        while let Some((name, json)) = members.next_entry::<String, &RawValue>()? {
-            let json = json.get();
+        while let Some(name) = members.next_key_seed(NameIn(self.of))? {
+            let json = members.next_value::<&RawValue>()?.get();
             // The raw value is only known to be well-formed: numbers may be too large, halves of characters stand alone, and
             // all of it be nested deeper than there is stack for.
-            let texts = self.is_examined.then(|| serde_json::from_str(json));
-            let texts = texts.transpose().map_err(A::Error::custom)?;
-            let start = json.as_ptr().addr() - self.of.as_ptr().addr();
+            let texts = match Texts::at_a_glance(json) {
+                None if self.is_examined => Some(serde_json::from_str(json).map_err(A::Error::custom)?),
+                texts => texts,
+            };
             let field = Field {
                 name,
-                place: start..start + json.len(),
+                place: place(json, self.of),
                 texts,
                 value: OnceLock::new(),
             };
             fields.push(field);
         }
         Ok(fields)
+    }
+}
+
+/// Where a part of a text is.
+fn place(part: &str, text: &str) -> Range<usize> {
+    let start = part.as_ptr().addr() - text.as_ptr().addr();
+    start..start + part.len()
+}
+
+/// The name of a field of the object that this text is.
+struct NameIn<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for NameIn<'_> {
+    type Value = FieldName;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<FieldName, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for NameIn<'_> {
+    type Value = FieldName;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<FieldName, E> {
+        Ok(FieldName::At(place(name, self.0)))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<FieldName, E> {
+        Ok(FieldName::Meant(name.into()))
+    }
+}
+
+/// What a JSON text says, if it is well-formed and has no escapes.
+fn plain_text(json: &str) -> Option<&str> {
+    let text = json.strip_prefix('"')?.strip_suffix('"')?;
+    (!text.contains('\\')).then_some(text)
+}
+
+impl Texts {
+    /// Of what is well-formed and simple, as most values are. `None`: it must be read.
+    fn at_a_glance(json: &str) -> Option<Self> {
+        if let Some(text) = plain_text(json) {
+            let bytes = text.len();
+            return Some(Self { bytes, numbers: 0 });
+        }
+        match json.as_bytes() {
+            b"true" | b"false" | b"null" => Some(Self::default()),
+            // So few digits are in range.
+            [b'-' | b'0'..=b'9', rest @ ..] if rest.len() < 16 && !json.contains(['e', 'E']) => {
+                Some(Self { bytes: 0, numbers: 1 })
+            }
+            _ => None,
+        }
     }
 }
 

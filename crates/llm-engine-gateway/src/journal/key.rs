@@ -76,7 +76,7 @@ impl Key {
             parts.push(Part::Address(subject.address));
         }
         Some(Self {
-            policy: saved.policy.as_ref().to_owned(),
+            policy: saved.policy.as_str().to_owned(),
             unit: saved.counted.unit()?.name().to_owned(),
             over,
             per: parts,

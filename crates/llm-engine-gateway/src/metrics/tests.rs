@@ -27,7 +27,7 @@ fn used() -> Duration {
 fn a_request_costs_less_than_half_a_microsecond_of_counting() {
     const REQUESTS: u32 = 20_000;
     let metrics = Metrics::default();
-    let model = metrics.of_model("m");
+    let model = metrics.of_model("m".into());
     let rounds = (0..5).map(|_| {
         let begun = used();
         for request in 0..REQUESTS {
@@ -42,7 +42,7 @@ fn a_request_costs_less_than_half_a_microsecond_of_counting() {
 #[test]
 fn an_outcome_that_is_new_is_counted_too() {
     let metrics = Metrics::default();
-    let model = metrics.of_model("m");
+    let model = metrics.of_model("m".into());
     model.ended(ended("unheard_of"));
     model.ended(ended("unheard_of"));
     let mut registry = Registry::default();

@@ -1,10 +1,9 @@
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use jiff::Timestamp;
-use llm_engine_limit::{Cost, Counted, Mode, Per, Policy, Subject, Time};
+use llm_engine_limit::{Cost, Counted, Mode, Name, Per, Policy, Subject, Time};
 use serde_json::{Map, Value, json};
 
 use super::counted::CallerTally;
@@ -69,7 +68,7 @@ pub struct Waits {
 #[derive(Debug, Clone)]
 pub struct PolicyReport {
     /// Its name.
-    pub name: Arc<str>,
+    pub name: Name,
     /// Whether it refuses, or only observes.
     pub mode: Mode,
     /// Of the requests that it applies to.
@@ -103,7 +102,7 @@ pub struct CallerReport {
     /// Of its requests.
     pub tally: Tally,
     /// The policies that refused calls of it, and how many.
-    pub refused_by: Vec<(Arc<str>, u64)>,
+    pub refused_by: Vec<(Name, u64)>,
 }
 
 /// What became of booked times.
@@ -321,14 +320,14 @@ impl Simulation {
             let applying = subjects.filter(|subject| applying(&policies, **subject) & 1 << index != 0);
             let keys: HashSet<_> = applying.map(|subject| key(policy, *subject)).collect();
             PolicyReport {
-                name: Arc::clone(&policy.name),
+                name: policy.name,
                 mode: policy.mode,
                 tally,
                 quotas: quotas.used(index, &span, keys.len()),
             }
         };
         let caller_report = |(number, caller): (usize, CallerTally)| {
-            let names_of_policies = policies.limits.iter().map(|policy| Arc::clone(&policy.name));
+            let names_of_policies = policies.limits.iter().map(|policy| policy.name);
             let refused_by = names_of_policies
                 .zip(caller.refused_by)
                 .filter(|(_, count)| *count > 0);

@@ -1,6 +1,6 @@
-use std::sync::Arc;
 use std::time::Duration;
 
+use llm_engine_limit::Name;
 use llm_engine_wire::openai::{Kind, Request, Usage};
 use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt as _, TraceId, Tracer as _};
 use opentelemetry::{Context, KeyValue, Value};
@@ -177,11 +177,11 @@ fn became(outcome: &Outcome<'_>) -> impl Iterator<Item = KeyValue> {
         first_event_after,
     } = *outcome;
     let refusal = explanation.refusal.as_ref();
-    let policy = refusal.and_then(|refusal| refusal.policy.clone());
+    let policy = refusal.and_then(|refusal| refusal.policy);
     let retry_after = refusal.and_then(|refusal| refusal.retry_after);
     let seconds = |after: Duration| Value::F64(after.as_secs_f64());
     let milliseconds = |after: Duration| Value::F64(after.as_secs_f64() * 1e3);
-    let text = |text: &Arc<str>| Value::from(Arc::clone(text));
+    let text = |text: Name| Value::from(text.as_str());
     let held = Some(explanation.held).filter(|held| !held.is_zero());
     [
         (
@@ -190,15 +190,15 @@ fn became(outcome: &Outcome<'_>) -> impl Iterator<Item = KeyValue> {
         ),
         (
             "gen_ai.response.model",
-            (attempts > 0).then(|| explanation.model.clone().into()),
+            (attempts > 0).then(|| text(explanation.model)),
         ),
         (
             "gen_ai.response.time_to_first_chunk",
             first_event_after.map(seconds),
         ),
-        ("llm_engine.caller", Some(text(&explanation.caller))),
+        ("llm_engine.caller", Some(text(explanation.caller))),
         ("llm_engine.outcome", Some(explanation.outcome.into())),
-        ("llm_engine.policy", policy.map(Value::from)),
+        ("llm_engine.policy", policy.map(text)),
         (
             "llm_engine.retry_after_ms",
             retry_after.map(|wait| int(milliseconds_up(wait))),

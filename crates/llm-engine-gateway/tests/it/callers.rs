@@ -81,7 +81,7 @@ async fn a_model_is_found_by_all_of_its_names_in_the_order_of_the_configuration(
     })
     .await;
     for name in ["m", "z", "y"] {
-        assert_eq!(world.gateway.resolve(name).unwrap().name, "m");
+        assert_eq!(world.gateway.resolve(name).unwrap().name.as_str(), "m");
     }
     let unknown = world.gateway.resolve("M").unwrap_err();
     assert_eq!(

@@ -76,7 +76,7 @@ impl World {
     }
 
     pub(crate) fn route(&self) -> Arc<Route> {
-        self.gateway.resolve("m").unwrap()
+        Arc::clone(self.gateway.resolve("m").unwrap())
     }
 
     /// Alice's request.

@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::PolicyGroup;
@@ -35,9 +34,7 @@ impl PolicyGroup {
     /// the new burst; a debt stays a debt; what runs, runs.
     pub(crate) fn inherit(&mut self, now: Time, old: &[Self]) {
         let places = self.places();
-        let places: Vec<_> = places
-            .map(|(policy, places)| (Arc::clone(&policy.name), places))
-            .collect();
+        let places: Vec<_> = places.map(|(policy, places)| (policy.name, places)).collect();
         for (name, meters) in places {
             let mut known = old
                 .iter()
@@ -119,7 +116,7 @@ impl PolicyGroup {
                 saved.extend(
                     own.filter(|(meter, bucket)| meter.must_be_saved(*bucket, now))
                         .map(|(meter, bucket)| Saved {
-                            policy: Arc::clone(&policy.name),
+                            policy: policy.name,
                             counted: meter.counted(),
                             subject,
                             level: meter.saved(bucket, now),

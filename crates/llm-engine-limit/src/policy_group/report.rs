@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::PolicyGroup;
@@ -82,7 +81,7 @@ impl PolicyGroup {
                 let asked = amounts.of(meter.unit());
                 if asked > meter.burst() {
                     return Err(NeverFits {
-                        policy: Arc::clone(&policy.name),
+                        policy: policy.name,
                         counted: meter.counted(),
                         asked,
                         burst: meter.burst(),
@@ -116,7 +115,7 @@ impl PolicyGroup {
                     time.since(given)
                 };
                 refusing.refused.push(Refused {
-                    policy: Arc::clone(&policy.name),
+                    policy: policy.name,
                     counted: meter.counted(),
                     limit: meter.limit(),
                     asked,
@@ -139,7 +138,7 @@ impl PolicyGroup {
                     refusing.full.push(index);
                 }
                 refusing.refused.push(Refused {
-                    policy: Arc::clone(&policy.name),
+                    policy: policy.name,
                     counted: Counted::Concurrency,
                     limit: maximum.get().into(),
                     asked: 1,
@@ -174,7 +173,7 @@ impl PolicyGroup {
                     }
                 });
                 Level {
-                    policy: Arc::clone(&policy.name),
+                    policy: policy.name,
                     counted: meter.counted(),
                     limit: meter.limit(),
                     remaining: meter.remaining(bucket, held_back, now),
@@ -182,7 +181,7 @@ impl PolicyGroup {
                 }
             }));
             levels.extend(policy.concurrency.map(|maximum| Level {
-                policy: Arc::clone(&policy.name),
+                policy: policy.name,
                 counted: Counted::Concurrency,
                 limit: maximum.get().into(),
                 remaining: maximum.get().saturating_sub(running).into(),

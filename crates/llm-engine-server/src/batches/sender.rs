@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use llm_engine_batch::{Answer, Consequence, Failed, Request as RowRequest, Row, RowError, Usage, Work};
 use llm_engine_gateway::{
-    Admitted, AnswerBody, Arrival, CompleteError, Failure, Fault, Gateway, Priority, ROUTES, RefusalCode,
-    Route,
+    Admitted, AnswerBody, Arrival, CompleteError, Failure, Fault, Gateway, Name, Priority, ROUTES,
+    RefusalCode, Route,
 };
 use llm_engine_wire::openai::{Kind, Request, Response};
 use llm_engine_wire::translate::{to_openai, to_sync_response};
@@ -35,7 +35,7 @@ pub(super) struct Sender {
     form: Form,
     /// For each model: whose turn it is to ask. Who is told to wait keeps its turn, and the others stand behind it, so that of
     /// a caller's quota a batch has no more than one time booked.
-    turns: HashMap<String, Mutex<()>>,
+    turns: HashMap<Name, Mutex<()>>,
     /// From now on no row begins.
     stop: CancellationToken,
 }
@@ -66,7 +66,7 @@ impl Sender {
         let names = gateway
             .routes()
             .iter()
-            .map(|route| (route.name.clone(), Mutex::default()));
+            .map(|route| (route.name, Mutex::default()));
         Self {
             id: record.id.clone(),
             owner: record.owner.clone(),
@@ -116,7 +116,7 @@ impl Sender {
         };
         Ok(Ready {
             request,
-            model,
+            model: Arc::clone(model),
             path,
             bytes: row.bytes,
         })

@@ -21,7 +21,7 @@ pub(super) struct Table {
     setup: ReplaySetup,
     memory: Arc<Memory>,
     /// One for each caller that has ever sent a key, which are as many as are configured.
-    shares: BTreeMap<Arc<str>, Arc<Share>>,
+    shares: BTreeMap<&'static str, Arc<Share>>,
     metrics: ReplayMetrics,
     entries: BTreeMap<Arc<Name>, Entry>,
     /// The answers that can be had again.
@@ -33,7 +33,7 @@ pub(super) struct Table {
 /// What a key is the key of. In this order all paths of a key are neighbours.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {
-    caller: Arc<str>,
+    caller: &'static str,
     key: Box<str>,
     pub(super) path: Box<str>,
 }
@@ -62,7 +62,7 @@ struct Ages {
     most: usize,
     most_of_one_caller: usize,
     names: BTreeMap<Age, Arc<Name>>,
-    by_caller: BTreeMap<Arc<str>, BTreeSet<Age>>,
+    by_caller: BTreeMap<&'static str, BTreeSet<Age>>,
 }
 
 /// What there is for a request.
@@ -92,16 +92,16 @@ const MOST_TOMBSTONES: usize = 50_000;
 const MOST_TOMBSTONES_OF_ONE: usize = 10_000;
 
 impl Name {
-    pub(super) fn new(caller: &Arc<str>, path: &str, key: &str) -> Self {
+    pub(super) fn new(caller: &'static str, path: &str, key: &str) -> Self {
         Self {
-            caller: Arc::clone(caller),
+            caller,
             key: key.into(),
             path: path.into(),
         }
     }
 
     fn on_no_path(&self) -> Self {
-        Self::new(&self.caller, NO_PATH, &self.key)
+        Self::new(self.caller, NO_PATH, &self.key)
     }
 }
 
@@ -131,7 +131,7 @@ impl Table {
         {
             return found;
         }
-        let share = self.shares.entry(Arc::clone(&name.caller));
+        let share = self.shares.entry(name.caller);
         let share = share.or_insert_with(|| Arc::new(Share::new(Arc::clone(&self.memory))));
         let (work, listener) = Recording::begin_with(Arc::clone(share), keep);
         let entry = Entry {
@@ -175,7 +175,7 @@ impl Table {
         }
         self.kept.insert(age, name);
         let mut dropped = Vec::new();
-        while let Some(age) = self.kept.surplus(&name.caller) {
+        while let Some(age) = self.kept.surplus(name.caller) {
             dropped.extend(self.drop_answer(age));
         }
         dropped
@@ -211,7 +211,7 @@ impl Table {
 
     /// Cancels what runs with this key and forgets what is stored, on all paths. Says whether something was running; `None` if
     /// nothing was known.
-    pub(super) fn forget(&mut self, now: Instant, caller: &Arc<str>, key: &str) -> Option<bool> {
+    pub(super) fn forget(&mut self, now: Instant, caller: &'static str, key: &str) -> Option<bool> {
         self.forget_old(now);
         let first = Name::new(caller, NO_PATH, key);
         let names = self
@@ -244,7 +244,7 @@ impl Table {
     }
 
     /// Refuses what comes with this key within so long.
-    pub(super) fn cancel_ahead(&mut self, now: Instant, caller: &Arc<str>, key: &str, ahead: Duration) {
+    pub(super) fn cancel_ahead(&mut self, now: Instant, caller: &'static str, key: &str, ahead: Duration) {
         let name = Arc::new(Name::new(caller, NO_PATH, key));
         let age = (now + ahead, self.next_number);
         self.next_number += 1;
@@ -293,7 +293,7 @@ impl Table {
     /// That there is no answer any more, or none wanted.
     fn remember(&mut self, name: &Arc<Name>, age: Age) {
         self.tombstones.insert(age, name);
-        while let Some(age) = self.tombstones.surplus(&name.caller) {
+        while let Some(age) = self.tombstones.surplus(name.caller) {
             if let Some(name) = self.tombstones.take(age) {
                 self.entries.remove(&name);
                 self.metrics.dropped_tombstones.inc();
@@ -349,10 +349,7 @@ impl Ages {
 
     fn insert(&mut self, age: Age, name: &Arc<Name>) {
         self.names.insert(age, Arc::clone(name));
-        self.by_caller
-            .entry(Arc::clone(&name.caller))
-            .or_default()
-            .insert(age);
+        self.by_caller.entry(name.caller).or_default().insert(age);
     }
 
     fn take(&mut self, age: Age) -> Option<Arc<Name>> {
@@ -367,7 +364,7 @@ impl Ages {
     }
 
     /// The oldest one of the caller if it has too many, the oldest of all if there are too many.
-    fn surplus(&self, caller: &Arc<str>) -> Option<Age> {
+    fn surplus(&self, caller: &'static str) -> Option<Age> {
         let own = self.by_caller.get(caller)?;
         if own.len() > self.most_of_one_caller {
             return own.first().copied();

@@ -74,7 +74,7 @@ async fn list(State(gateway): State<Arc<Gateway>>, uri: Uri, headers: HeaderMap)
     let mut model_endpoints = Vec::new();
     for route in gateway.routes() {
         let status = status(route).await;
-        for name in std::iter::once(&route.name).chain(&route.aliases) {
+        for name in route.names() {
             if wanted.as_ref().is_none_or(|wanted| wanted == name) {
                 model_endpoints.push(endpoint(name, route, status));
             }
@@ -116,7 +116,7 @@ fn endpoint(name: &str, route: &Route, status: EndpointStatus) -> Endpoint {
     Endpoint {
         id: name.to_owned(),
         name: name.to_owned(),
-        model_name: route.name.clone(),
+        model_name: route.name.to_string(),
         source: "hugging_face".to_owned(),
         status,
         inference_framework: "vllm".to_owned(),

@@ -106,7 +106,7 @@ async fn list(State(app): State<App>, parts: Parts) -> Response {
     let request_id = new_request_id();
     let answer = authorize(&app.gateway, &parts.headers).map(|caller| {
         let models = app.gateway.routes().iter().map(|model| ModelLimits {
-            model: model.name.clone(),
+            model: model.name.to_string(),
             limits: limits(&app, &caller, model, &parts, &request_id),
         });
         let data = models.collect();

@@ -71,13 +71,10 @@ async fn embeddings(State(app): State<App>, request: HttpRequest) -> Response {
 async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response {
     let request_id = new_request_id();
     let answer = authorize(&gateway, &headers).map(|_| {
-        let names = gateway
-            .routes()
-            .iter()
-            .flat_map(|route| std::iter::once(&route.name).chain(&route.aliases));
+        let names = gateway.routes().iter().flat_map(|route| route.names());
         Json(ModelList {
             object: "list".to_owned(),
-            data: names.map(|name| described(name)).collect(),
+            data: names.map(described).collect(),
         })
         .into_response()
     });

@@ -136,10 +136,12 @@ impl Request {
             },
             param: None,
         })?;
-        let model = match fields.json("model").map(serde_json::from_str::<String>) {
-            Some(Ok(model)) if !model.is_empty() => model,
-            Some(_) => return Err(invalid("model", "'model' must be the name of a model")),
-            None => return Err(invalid("model", "you must provide a 'model' parameter")),
+        let model = match fields.text("model") {
+            Some(model) if !model.is_empty() => model.into_owned(),
+            _ if fields.json("model").is_some() => {
+                return Err(invalid("model", "'model' must be the name of a model"));
+            }
+            _ => return Err(invalid("model", "you must provide a 'model' parameter")),
         };
         let messages = match kind {
             Kind::Chat => check_messages(&fields)?,

@@ -54,8 +54,8 @@ impl Tables {
     }
 }
 
-fn name(caller: &str, key: &str) -> Arc<Name> {
-    Arc::new(Name::new(&caller.into(), "/path", key))
+fn name(caller: &'static str, key: &str) -> Arc<Name> {
+    Arc::new(Name::new(caller, "/path", key))
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn a_key_belongs_to_one_request_of_one_caller_on_one_path() {
     for other in [
         name("b", "k"),
         name("a", "l"),
-        Arc::new(Name::new(&"a".into(), "/p", "k")),
+        Arc::new(Name::new("a", "/p", "k")),
     ] {
         assert_eq!(tables.outcome(&other), None);
     }
@@ -224,17 +224,17 @@ async fn of_too_many_tombstones_the_oldest_are_forgotten() {
 #[tokio::test]
 async fn everything_with_a_key_is_forgotten_at_once() {
     let mut tables = Tables::new(10, 10, 1 << 20);
-    let (caller, now): (Arc<str>, _) = ("a".into(), tables.now);
-    let other_path = Arc::new(Name::new(&caller, "/other", "k"));
+    let (caller, now) = ("a", tables.now);
+    let other_path = Arc::new(Name::new(caller, "/other", "k"));
     tables.answer(&name("a", "k"), 10).await;
     let (work, _listener) = tables.begin(&other_path);
     for (_, bystander) in [("b", "k"), ("a", "kk")].map(|(caller, key)| (caller, name(caller, key))) {
         tables.answer(&bystander, 10).await;
     }
-    assert_eq!(tables.table.forget(now, &caller, "k"), Some(true));
+    assert_eq!(tables.table.forget(now, caller, "k"), Some(true));
     assert!(work.is_given_up());
-    assert_eq!(tables.table.forget(now, &caller, "k"), None);
-    assert_eq!(tables.table.forget(now, &caller, "kk"), Some(false));
+    assert_eq!(tables.table.forget(now, caller, "k"), None);
+    assert_eq!(tables.table.forget(now, caller, "kk"), Some(false));
     assert_eq!(tables.outcome(&name("b", "k")), Some("replayed"));
 }
 
