@@ -8,7 +8,6 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use llm_engine_retry::Hint;
 use llm_engine_wire::object::Object;
@@ -17,6 +16,7 @@ use llm_engine_wire::said::Said;
 use tokio::time::timeout;
 
 use crate::Failure;
+use crate::clients::UpstreamBody;
 
 /// The longest error message that is read.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
@@ -36,12 +36,12 @@ const OUT_OF_MONEY: [&str; 4] = [
 ];
 
 /// Passes a success on and turns everything else into a failure. `stream`: whether it has to be a stream; `None`: either will do.
-/// `now` is the time of day, which some hints name.
+/// `wall_clock` shows the time of day, which some hints name.
 pub(crate) async fn refuse_errors(
-    response: Response<Incoming>,
+    response: Response<UpstreamBody>,
     (kind, stream): (Kind, Option<bool>),
-    now: Timestamp,
-) -> Result<Response<Incoming>, Failure> {
+    wall_clock: fn() -> Timestamp,
+) -> Result<Response<UpstreamBody>, Failure> {
     let status = response.status();
     if status.is_success() {
         return match surprise(response.headers(), stream) {
@@ -49,7 +49,7 @@ pub(crate) async fn refuse_errors(
             Some(surprise) => Err(Failure::Broken(in_its_words(surprise, said(response).await))),
         };
     }
-    let hint = hint(response.headers(), now);
+    let hint = hint(response.headers(), wall_clock());
     let said = said(response).await;
     let is = |words: &[&str]| {
         let code = said.code.as_deref().into_iter().chain(said.kind.as_deref());
@@ -124,7 +124,7 @@ fn in_its_words(what: String, said: Said) -> String {
 }
 
 /// What the body of an error says, if that comes in time and is no page for people.
-async fn said(response: Response<Incoming>) -> Said {
+async fn said(response: Response<UpstreamBody>) -> Said {
     let is_page = media_type(response.headers()).is_some_and(|kind| kind.eq_ignore_ascii_case("text/html"));
     if is_page {
         return Said::default();
@@ -150,7 +150,7 @@ fn surprise(headers: &HeaderMap, stream: Option<bool>) -> Option<String> {
 }
 
 /// Whether it is one whole answer.
-pub(crate) fn is_whole(response: &Response<Incoming>) -> bool {
+pub(crate) fn is_whole(response: &Response<UpstreamBody>) -> bool {
     media_type(response.headers()).is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"))
 }
 

@@ -3,7 +3,6 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use http::Response;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use llm_engine_wire::object::{self, Object};
 use llm_engine_wire::openai::{Request, Usage};
 use llm_engine_wire::v1::AnswerReader;
@@ -11,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::answer_error::{error_in, is_whole};
 use crate::choose::{Chosen, Suspect, Tried};
+use crate::clients::UpstreamBody;
 use crate::deployment::{Deployment, Told};
 use crate::price::estimate_output_tokens;
 use crate::settle::Running;
@@ -197,7 +197,7 @@ pub(crate) fn within<T>(
     timeout_at(deadline, waiting).map(move |waited| waited.unwrap_or(Err(Failure::TimedOut(patience))))
 }
 
-async fn whole(response: Response<Incoming>, reader: Option<AnswerReader>) -> Result<Object, Failure> {
+async fn whole(response: Response<UpstreamBody>, reader: Option<AnswerReader>) -> Result<Object, Failure> {
     let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
         .collect()
         .await;

@@ -7,7 +7,6 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::uri::Authority;
 use http::{Method, Request as HttpRequest, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
 use hyperlocal::UnixConnector;
 use jiff::Timestamp;
 use llm_engine_limit::Name;
@@ -23,7 +22,7 @@ use tokio::time::{Instant, timeout};
 use crate::admit::Limits;
 use crate::answer_error::refuse_errors;
 use crate::arrival::REQUEST_TIMEOUT;
-use crate::clients::Clients;
+use crate::clients::{Clients, RequestError, UpstreamBody};
 use crate::connect::Proxies;
 use crate::health::Health;
 use crate::load::Load;
@@ -227,18 +226,17 @@ impl Deployment {
         max_output_tokens: u64,
         stream: bool,
         told: Told<'_>,
-    ) -> Result<(Response<Incoming>, Option<AnswerReader>), Failure> {
+    ) -> Result<(Response<UpstreamBody>, Option<AnswerReader>), Failure> {
         let upstream = Upstream {
             model: &self.model,
             max_output_tokens: Some(max_output_tokens),
             stream,
             continuous_usage: matches!(self.upstream, UpstreamServer::Worker { .. }),
         };
-        let now = (self.wall_clock)();
         let (path, body, reader) = match (self.dialect(), &self.upstream, request.kind) {
             (Dialect::LlmEngine, ..) => {
                 let request = self.in_v1(request, &upstream)?;
-                let created = u64::try_from(now.as_second()).unwrap_or(0);
+                let created = u64::try_from((self.wall_clock)().as_second()).unwrap_or(0);
                 let reader = AnswerReader::new(&request, created);
                 let body =
                     serde_json::to_string(&request).map_err(|error| Failure::Broken(error.to_string()))?;
@@ -259,7 +257,7 @@ impl Deployment {
         let response = self.send(Method::POST, path, Some(told), body.into()).await?;
         // Not every server streams, and its caller did not ask for it.
         let has_to_stream = (reader.is_some() || request.stream == stream).then_some(stream);
-        let answer = refuse_errors(response, (request.kind, has_to_stream), now).await;
+        let answer = refuse_errors(response, (request.kind, has_to_stream), self.wall_clock).await;
         let answer = answer.map_err(|failure| self.cool_down(failure))?;
         Ok((answer, reader))
     }
@@ -305,9 +303,8 @@ impl Deployment {
         let UpstreamServer::Remote(remote) = &self.upstream else {
             return None;
         };
-        let asked = remote.ask_for_metrics()?;
         let text = async {
-            let response = asked.await.ok()?;
+            let response = remote.ask_for_metrics().await?;
             let body = Limited::new(response.into_body(), SMALL_ANSWER_BYTES).collect();
             String::from_utf8(body.await.ok()?.to_bytes().to_vec()).ok()
         };
@@ -367,7 +364,7 @@ impl Deployment {
         path: &str,
         told: Option<Told<'_>>,
         body: Bytes,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Response<UpstreamBody>, Failure> {
         let mut request = HttpRequest::builder()
             .method(method)
             .header(CONTENT_TYPE, "application/json")
@@ -382,32 +379,23 @@ impl Deployment {
                 trace.add_to(headers);
             }
         }
-        let broken = |error: &dyn fmt::Display| Failure::Broken(error.to_string());
         let answer = match &self.upstream {
             UpstreamServer::Worker { worker, clients } => {
                 let WorkerState::Ready(socket) = worker.state() else {
                     return Err(Failure::Unreachable("its process is not running".to_owned()));
                 };
                 let uri: Uri = hyperlocal::Uri::new(socket, path).into();
-                let request = request
-                    .uri(uri)
-                    .body(Full::new(body))
-                    .map_err(|error| broken(&error))?;
-                clients.request(request)
+                match request.uri(uri).body(Full::new(body)) {
+                    Ok(request) => clients.request(request).await,
+                    Err(error) => Err(error.into()),
+                }
             }
-            UpstreamServer::Remote(remote) => {
-                let sent = remote.send(request, path, body);
-                sent.map_err(|error| broken(&error))?
-            }
+            UpstreamServer::Remote(remote) => remote.send(request, path, body).await,
         };
-        answer.await.map_err(|error| {
-            let cause =
-                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            if error.is_connect() {
-                Failure::Unreachable(cause)
-            } else {
-                Failure::Broken(cause)
-            }
+        answer.map_err(|error| match error {
+            RequestError::Connect(error) => Failure::Unreachable(error.to_string()),
+            RequestError::Http(error) => Failure::Broken(error.to_string()),
+            RequestError::Invalid(error) => Failure::Broken(error.to_string()),
         })
     }
 }

@@ -1,12 +1,16 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use foldhash::fast::FixedState;
 use jiff::Timestamp;
 use llm_engine_limit::{Cost, Counted, Level, Name, Refused, Unit};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
+use thread_local::ThreadLocal;
 
 use crate::Refusal;
 use crate::refusal::{Seconds, milliseconds_up};
@@ -99,47 +103,61 @@ impl Decision {
     }
 }
 
-/// The explanations of the latest requests.
+/// The explanations of the latest requests. Each thread keeps those of its own: one that freed what another has allocated
+/// would wait for its memory, and make it wait.
 #[derive(Debug, Default)]
 pub(crate) struct Explanations {
-    /// The oldest first, each with a digest of its request's name: they are looked through only when somebody asks.
-    latest: Mutex<VecDeque<(u64, Arc<Explanation>)>>,
+    of_threads: ThreadLocal<Mutex<VecDeque<Kept>>>,
+    /// How many there have been.
+    count: AtomicU64,
+}
+
+/// An explanation, the oldest of its thread first.
+#[derive(Debug)]
+struct Kept {
+    /// Its place among those of all threads.
+    number: u64,
+    /// Of its request's name, since they are looked through when somebody asks.
+    digest: u64,
+    explanation: Arc<Explanation>,
 }
 
 /// As many as about ten megabytes hold.
-const MOST: usize = 10_000;
+const MOST: u64 = 10_000;
 
 impl Explanations {
     pub(crate) fn keep(&self, explanation: Arc<Explanation>) {
-        let kept = (digest(&explanation.request_id), explanation);
-        let mut latest = self.latest();
-        latest.push_back(kept);
-        let oldest = if latest.len() > MOST {
-            latest.pop_front()
-        } else {
-            None
+        let number = self.count.fetch_add(1, Relaxed);
+        let kept = Kept {
+            number,
+            digest: digest(&explanation.request_id),
+            explanation,
         };
-        drop(latest);
-        drop(oldest);
+        let mut latest = self.of_threads.get_or_default().lock();
+        latest.push_back(kept);
+        // Two, so that a thread that has many gets rid of them when others are busy.
+        for _ in 0..2 {
+            let oldest = latest.pop_front_if(|oldest| oldest.number + MOST <= number);
+            drop(oldest);
+        }
     }
 
     pub(crate) fn find(&self, request_id: &str) -> Option<Arc<Explanation>> {
         let asked = digest(request_id);
-        let latest = self.latest();
-        let mut found = latest.iter().rev().filter(|(digest, _)| *digest == asked);
-        let (_, explanation) = found.find(|(_, explanation)| explanation.request_id == request_id)?;
-        Some(Arc::clone(explanation))
-    }
-
-    fn latest(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<Explanation>)>> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+        let count = self.count.load(Relaxed);
+        let is_it = |kept: &&Kept| {
+            kept.digest == asked && kept.number + MOST >= count && kept.explanation.request_id == request_id
+        };
+        self.of_threads.iter().find_map(|latest| {
+            let latest = latest.lock();
+            let found = latest.iter().rev().find(is_it)?;
+            Some(Arc::clone(&found.explanation))
+        })
     }
 }
 
 fn digest(request_id: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    request_id.hash(&mut hasher);
-    hasher.finish()
+    FixedState::default().hash_one(request_id)
 }
 
 impl Explanation {

@@ -50,15 +50,19 @@ impl Health {
     /// Whether a request may be sent there, and else when to ask again. `has_others`: another deployment would do; a deployment that
     /// gives bad answers is better than none.
     pub(crate) fn try_it(self: &Arc<Self>, has_others: bool) -> Result<Trial, Instant> {
-        let now = Instant::now();
         let mut state = self.0.lock();
         let is_spared = !has_others && state.has_answered;
         let is_news = match &mut state.ejected {
             None => false,
             Some(_) if is_spared => true,
-            Some(ejected) if ejected.until > now => return Err(ejected.until),
-            Some(ejected) if ejected.is_tried => return Err(now + SHORTEST),
             Some(ejected) => {
+                let now = Instant::now();
+                if ejected.until > now {
+                    return Err(ejected.until);
+                }
+                if ejected.is_tried {
+                    return Err(now + SHORTEST);
+                }
                 ejected.is_tried = true;
                 true
             }

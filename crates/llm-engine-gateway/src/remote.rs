@@ -4,14 +4,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderValue, PROXY_AUTHORIZATION};
 use http::uri::Scheme;
-use http::{Request, Uri, request};
+use http::{Request, Response, Uri, request};
 use http_body_util::Full;
-use hyper_util::client::legacy::ResponseFuture;
 use llm_engine_wire::openai::Kind;
 use llm_engine_wire::v1::CompletionRequest;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::clients::Clients;
+use crate::clients::{Clients, RequestError, UpstreamBody};
 use crate::connect::{Connector, Proxies};
 use crate::cooldown::Cooldown;
 use crate::{Dialect, RemoteSetup, SetupError};
@@ -136,18 +135,18 @@ impl Remote {
     }
 
     /// Asks it for its metrics, if it is known where they are.
-    pub(crate) fn ask_for_metrics(&self) -> Option<ResponseFuture> {
+    pub(crate) async fn ask_for_metrics(&self) -> Option<Response<UpstreamBody>> {
         let request = Request::get(self.metrics.clone()?).body(Full::default()).ok()?;
-        Some(self.clients.request(request))
+        self.clients.request(request).await.ok()
     }
 
     /// Sends a request to one of [`paths`].
-    pub(crate) fn send(
+    pub(crate) async fn send(
         &self,
         mut request: request::Builder,
         path: &str,
         body: Bytes,
-    ) -> Result<ResponseFuture, http::Error> {
+    ) -> Result<Response<UpstreamBody>, RequestError> {
         if let Some(value) = &self.authorization {
             request = request.header(AUTHORIZATION, value);
         }
@@ -157,7 +156,7 @@ impl Remote {
         let known = self.uris.iter().find(|(known, _)| *known == path);
         let (_, uri) = known.expect("nothing else is asked");
         let request = request.uri(uri.clone()).body(Full::new(body))?;
-        Ok(self.clients.request(request))
+        self.clients.request(request).await
     }
 }
 

@@ -177,6 +177,7 @@ impl Drop for Record {
             at: _,
         } = &*self.explanation;
         let trace_id = self.trace.id();
+        let after = self.begun.elapsed();
         tracing::info!(
             target: "llm_engine::request",
             request_id,
@@ -201,7 +202,7 @@ impl Drop for Record {
             held_ms = (!held.is_zero()).then(|| milliseconds(*held)),
             admitted_after_ms = self.admitted_after.map(milliseconds),
             first_event_after_ms = self.first_event_after.map(milliseconds),
-            duration_ms = milliseconds(self.begun.elapsed()),
+            duration_ms = milliseconds(after),
             trace_id = trace_id.as_ref().map(tracing::field::display),
             "request"
         );
@@ -212,7 +213,7 @@ impl Drop for Record {
             input_tokens: self.usage.prompt_tokens,
             output_tokens: self.usage.completion_tokens,
             first_token_after: self.first_event_after,
-            after: self.begun.elapsed(),
+            after,
         });
         self.trace.end(&Outcome {
             explanation: &self.explanation,

@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use llm_engine_limit::Cost;
 use llm_engine_wire::openai::Usage;
 use pin_project_lite::pin_project;
+use thread_local::ThreadLocal;
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
@@ -27,8 +28,9 @@ use crate::{CompleteError, Failure, PriceSetup, Route, TraceHeaders};
 pub(crate) struct Requests {
     /// One token for each of them, and the tasks that settle what was abandoned.
     pub(crate) tasks: TaskTracker,
-    /// Wakes them all up to be ended.
+    /// Wakes them all up to be ended. Each thread waits for its own child of it, since who waits takes its lock.
     cut_off: CancellationToken,
+    cut_off_of_threads: ThreadLocal<CancellationToken>,
     /// Whether it did, to be seen without its lock.
     is_cut_off: AtomicBool,
 }
@@ -44,7 +46,10 @@ impl Requests {
     pub(crate) fn unless_cut_off<F: Future>(&self, waiting: F) -> UnlessCutOff<'_, F> {
         UnlessCutOff {
             is_cut_off: &self.is_cut_off,
-            cut_off: self.cut_off.cancelled(),
+            cut_off: self
+                .cut_off_of_threads
+                .get_or(|| self.cut_off.child_token())
+                .cancelled(),
             waiting,
         }
     }

@@ -1,14 +1,16 @@
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::Body as _;
 use llm_engine_wire::object::{self, Object};
 use llm_engine_wire::openai::{self, Assembly, Chunk, Request, Response, Usage};
 use llm_engine_wire::sse::Decoder;
 use llm_engine_wire::v1::AnswerReader;
+use memchr::memchr2;
 use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
@@ -16,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::Failure;
 use crate::answer_error::error_in;
 use crate::attempt::within;
+use crate::clients::UpstreamBody;
 use crate::settle::Running;
 
 /// An answer as it comes. Dropped before its end, the request is cancelled at the deployment and charged what was
@@ -24,7 +27,7 @@ use crate::settle::Running;
 pub struct AnswerStream {
     /// `None` once the request has been settled.
     running: Option<Running>,
-    body: Incoming,
+    body: UpstreamBody,
     decoder: Decoder,
     /// By what the events are read, if they are not in OpenAI's dialect.
     reader: Option<Box<AnswerReader>>,
@@ -40,6 +43,8 @@ pub struct AnswerStream {
     usage: Usage,
     /// Whether the deployment itself said what `usage` holds.
     usage_reported: bool,
+    /// How the body has ended.
+    end: Option<Result<(), hyper::Error>>,
     /// When the last bytes came: a pause is measured from here, also if [`Self::next`] is called again meanwhile.
     heard: Instant,
     /// Whether the answer has said why it ends, after which it may end without further ceremony.
@@ -49,6 +54,9 @@ pub struct AnswerStream {
     assembly: Option<Assembly>,
     patience: Patience,
 }
+
+/// So much is taken at a time, if it comes that fast.
+const ENOUGH_BYTES: usize = 64 * 1024;
 
 /// How long a deployment may take once it has begun.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +82,7 @@ pub struct Event {
 impl AnswerStream {
     pub(crate) fn begin(
         running: Running,
-        (body, reader): (Incoming, Option<AnswerReader>),
+        (body, reader): (UpstreamBody, Option<AnswerReader>),
         (request, public_model): (&Request, &str),
         prompt_tokens: u64,
         patience: Patience,
@@ -92,6 +100,7 @@ impl AnswerStream {
             wants_continuous_usage: request.continuous_usage,
             usage: Usage::new(prompt_tokens, 0),
             usage_reported: false,
+            end: None,
             heard: Instant::now(),
             finished: false,
             first: None,
@@ -228,8 +237,8 @@ impl AnswerStream {
                 Some(data) if data == openai::DONE.as_bytes() => return Ok(None),
                 Some(mut data) => {
                     // JSON over several lines; it is passed on in one.
-                    for byte in data.iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
-                        *byte = b' ';
+                    while let Some(place) = memchr2(b'\n', b'\r', &data) {
+                        data[place] = b' ';
                     }
                     let Some(reader) = &mut self.reader else {
                         return Ok(Some(data));
@@ -240,37 +249,48 @@ impl AnswerStream {
                         self.read.push_back(chunk);
                     }
                 }
-                None => match self.more(patience).await? {
-                    Some(bytes) => self.decoder.push(&bytes),
-                    None if self.finished => return Ok(None),
-                    None => return Err(Failure::Broken("its stream broke off".to_owned())),
-                },
+                None if self.more(patience).await? => {}
+                None if self.finished => return Ok(None),
+                None => return Err(Failure::Broken("its stream broke off".to_owned())),
             }
         }
     }
 
-    /// The next bytes of the body; `None` at its end.
-    async fn more(&mut self, patience: Duration) -> Result<Option<Bytes>, Failure> {
-        loop {
-            let pause = (self.heard + patience, patience);
-            let (until, patience) = self.patience.end.map_or(pause, |end| end.min(pause));
-            let frame = timeout_at(until, self.body.frame());
-            let frame = async { frame.await.map_err(|_| Failure::TimedOut(patience)) };
-            let frame = match &self.running {
-                Some(running) => running.unless_cut_off(frame).await?,
-                None => return Ok(None),
-            };
-            self.heard = Instant::now();
-            match frame {
-                None => return Ok(None),
-                Some(Err(error)) => return Err(Failure::Broken(format!("its stream broke off: {error}"))),
-                Some(Ok(frame)) => {
-                    if let Ok(bytes) = frame.into_data() {
-                        return Ok(Some(bytes));
+    /// Waits for more of the body, and takes all of it that is there. False at its end.
+    async fn more(&mut self, patience: Duration) -> Result<bool, Failure> {
+        let pause = (self.heard + patience, patience);
+        let (until, patience) = self.patience.end.map_or(pause, |end| end.min(pause));
+        let (body, decoder, end) = (&mut self.body, &mut self.decoder, &mut self.end);
+        let more = poll_fn(|context| {
+            let mut taken = 0;
+            while end.is_none() && taken < ENOUGH_BYTES {
+                match Pin::new(&mut *body).poll_frame(context) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Ok(bytes) = frame.into_data() {
+                            taken += bytes.len();
+                            decoder.push(&bytes);
+                        }
                     }
+                    Poll::Ready(Some(Err(error))) => *end = Some(Err(error)),
+                    Poll::Ready(None) => *end = Some(Ok(())),
+                    Poll::Pending if taken > 0 => break,
+                    Poll::Pending => return Poll::Pending,
                 }
             }
-        }
+            // What came before the end counts.
+            match end.take_if(|_| taken == 0) {
+                Some(end) => Poll::Ready(end.map(|()| false)),
+                None => Poll::Ready(Ok(true)),
+            }
+        });
+        let more = timeout_at(until, more);
+        let more = async { more.await.map_err(|_| Failure::TimedOut(patience)) };
+        let more = match &self.running {
+            Some(running) => running.unless_cut_off(more).await?,
+            None => return Ok(false),
+        };
+        self.heard = Instant::now();
+        more.map_err(|error| Failure::Broken(format!("its stream broke off: {error}")))
     }
 
     fn event(&mut self, data: &[u8]) -> Result<Event, Failure> {

@@ -61,7 +61,7 @@ pub(crate) struct Connection {
 #[derive(Debug, Clone, Copy)]
 struct State {
     phase: Phase,
-    /// When the phase began.
+    /// When the phase began; not that of a request.
     since: Instant,
     has_asked: bool,
     /// Since when something waits to be taken.
@@ -194,8 +194,12 @@ impl Connection {
     fn turn(&self, phase: Phase) {
         let mut state = self.state.lock();
         state.phase = phase;
-        state.since = Instant::now();
-        state.has_asked |= phase == Phase::Busy;
+        if phase == Phase::Busy {
+            // Which may take as long as it likes.
+            state.has_asked = true;
+        } else {
+            state.since = Instant::now();
+        }
     }
 
     /// The first bytes of something have come, or are about to.

@@ -1,6 +1,8 @@
 //! Server-sent events (the WHATWG HTML standard, "Server-sent events"): one `data` field per event is all that the
 //! dialects here use.
 
+use memchr::memchr;
+
 /// What ends a line of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineEnd {
@@ -92,10 +94,7 @@ impl Decoder {
     }
 
     fn next_line(&mut self) -> Option<&[u8]> {
-        match self.buffer[self.searched..]
-            .iter()
-            .position(|&byte| byte == b'\n')
-        {
+        match memchr(b'\n', &self.buffer[self.searched..]) {
             Some(offset) => {
                 let end = self.searched + offset;
                 let line = &self.buffer[self.start..end];
