@@ -46,11 +46,14 @@ pub(crate) async fn refuse_errors(
     if status.is_success() {
         return match surprise(response.headers(), stream) {
             None => Ok(response),
-            Some(surprise) => Err(Failure::Broken(in_its_words(surprise, said(response).await))),
+            Some(surprise) => {
+                let said = Box::pin(said(response)).await;
+                Err(Failure::Broken(in_its_words(surprise, said)))
+            }
         };
     }
     let hint = hint(response.headers(), wall_clock());
-    let said = said(response).await;
+    let said = Box::pin(said(response)).await;
     let is = |words: &[&str]| {
         let code = said.code.as_deref().into_iter().chain(said.kind.as_deref());
         code.into_iter().any(|code| words.contains(&code))

@@ -132,7 +132,15 @@ where
 
     /// Sends a request by a connection of this thread, and returns when the head of its answer is there. If this is dropped, or
     /// the body before its end, the server sees the connection closed.
-    pub(crate) async fn request(&self, mut request: Sent) -> Result<Response<UpstreamBody>, RequestError> {
+    pub(crate) fn request(
+        &self,
+        request: Sent,
+    ) -> Pin<Box<impl Future<Output = Result<Response<UpstreamBody>, RequestError>>>> {
+        // It is handed on several times before it is polled, and so are the futures that it is in.
+        Box::pin(self.exchange(request))
+    }
+
+    async fn exchange(&self, mut request: Sent) -> Result<Response<UpstreamBody>, RequestError> {
         let uri = request.uri().clone();
         let server = Server(uri.scheme().cloned(), uri.authority().cloned());
         let pool = self.of_threads.get_or(Pool::start);
@@ -140,7 +148,8 @@ where
             let line = pool.lock().take(&server);
             let line = match line {
                 Some(line) => line,
-                None => self.connect(&uri, &server, pool).await?,
+                // Seldom, and large.
+                None => Box::pin(self.connect(&uri, &server, pool)).await?,
             };
             *request.uri_mut() = uri.clone();
             let mut error = match line {

@@ -1,7 +1,10 @@
 //! Connections that can't be made, or are cut before an answer has begun.
 
+use std::time::Duration;
+
 use llm_engine_gateway::Failure;
 use scripted_upstream::freeze;
+use tokio::time::advance;
 
 use crate::harness::{World, broken, failed, setup, spent, streaming};
 use crate::raw_upstream::RawUpstream;
@@ -81,10 +84,9 @@ async fn a_kept_connection_that_the_deployment_has_closed_meanwhile_fails_nobody
     let raw = RawUpstream::start().await;
     let world = World::with(|world| *world = setup(&raw.url())).await;
     let request = streaming();
-    let event = "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
     for _ in 0..3 {
         let (answer, ()) = tokio::join!(world.complete(&request), async {
-            raw.next().await.answer("text/event-stream", event).await;
+            raw.next().await.answer("text/event-stream", ONE_EVENT).await;
         });
         let answer = crate::harness::stream_of(answer);
         crate::harness::drain(answer).await.unwrap();
@@ -98,7 +100,6 @@ async fn requests_one_after_the_other_share_a_connection() {
     let raw = RawUpstream::start().await;
     let world = World::with(|world| *world = setup(&raw.url())).await;
     let request = streaming();
-    let event = "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
     let mut connection = None;
     for _ in 0..3 {
         let (answer, kept) = tokio::join!(world.complete(&request), async {
@@ -109,7 +110,7 @@ async fn requests_one_after_the_other_share_a_connection() {
             if kept.seen.is_empty() {
                 kept.read_request().await;
             }
-            kept.answer("text/event-stream", event).await;
+            kept.answer("text/event-stream", ONE_EVENT).await;
             kept.seen.clear();
             kept
         });
@@ -120,3 +121,47 @@ async fn requests_one_after_the_other_share_a_connection() {
         crate::harness::settle().await;
     }
 }
+
+#[tokio::test]
+async fn a_connection_that_is_not_used_is_closed_after_a_minute() {
+    let _frozen = freeze();
+    let raw = RawUpstream::start().await;
+    let world = World::with(|world| *world = setup(&raw.url())).await;
+    let request = streaming();
+    let (answer, mut kept) = tokio::join!(world.complete(&request), async {
+        let mut kept = raw.next().await;
+        kept.answer("text/event-stream", ONE_EVENT).await;
+        kept
+    });
+    crate::harness::drain(crate::harness::stream_of(answer))
+        .await
+        .unwrap();
+    advance(Duration::from_secs(50)).await;
+    crate::harness::settle().await;
+    assert!(kept.is_open());
+    advance(Duration::from_secs(20)).await;
+    crate::harness::settle().await;
+    kept.closed().await;
+}
+
+#[tokio::test]
+async fn the_connection_of_an_answer_that_nobody_wants_any_more_is_closed_and_not_used_again() {
+    let _frozen = freeze();
+    let raw = RawUpstream::start().await;
+    let world = World::with(|world| *world = setup(&raw.url())).await;
+    let request = streaming();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 100000\r\n\r\n";
+    for _ in 0..2 {
+        let (answer, mut cut) = tokio::join!(world.complete(&request), async {
+            let mut cut = raw.next().await;
+            cut.write(head).await;
+            cut.write(ONE_EVENT).await;
+            cut
+        });
+        drop(answer.unwrap());
+        cut.closed().await;
+    }
+}
+
+const ONE_EVENT: &str =
+    "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";

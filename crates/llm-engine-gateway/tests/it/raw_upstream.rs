@@ -49,6 +49,20 @@ impl Connection {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }
 
+    /// Whether the other side has not closed it, as far as is known.
+    pub(crate) fn is_open(&mut self) -> bool {
+        let mut rest = [0; 1];
+        let read = self.stream.try_read(&mut rest);
+        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    /// Waits until the other side has closed it.
+    pub(crate) async fn closed(&mut self) {
+        let mut rest = Vec::new();
+        // What has not been read there makes it an error.
+        let _ = self.stream.read_to_end(&mut rest).await;
+    }
+
     /// A whole answer of that type.
     pub(crate) async fn answer(&mut self, content_type: &str, body: &str) {
         let length = body.len();
