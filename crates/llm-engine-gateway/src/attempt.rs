@@ -156,7 +156,7 @@ impl<'a> Sending<'a> {
             let mut answer =
                 AnswerStream::begin(running, (body, reader), named, price.cost.input_tokens, rest);
             if is_kept {
-                answer = answer.keep();
+                answer.keep();
             }
             if let Err(failure) = answer.first_event(deadline, patience).await {
                 return Err(answer.failed(failure));
@@ -164,7 +164,7 @@ impl<'a> Sending<'a> {
             if is_kept {
                 return answer.whole().await.map(AnswerBody::Whole);
             }
-            return Ok(AnswerBody::Stream(Box::new(answer)));
+            return Ok(AnswerBody::Stream(answer));
         }
         match running
             .unless_cut_off(within(deadline, patience, whole(response, reader)))

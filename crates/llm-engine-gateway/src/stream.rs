@@ -86,8 +86,8 @@ impl AnswerStream {
         (request, public_model): (&Request, &str),
         prompt_tokens: u64,
         patience: Patience,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             running: Some(running),
             body,
             decoder: Decoder::default(),
@@ -106,13 +106,12 @@ impl AnswerStream {
             first: None,
             assembly: None,
             patience,
-        }
+        })
     }
 
     /// From now on it is kept what comes, for [`Self::whole`].
-    pub(crate) fn keep(mut self) -> Self {
+    pub(crate) fn keep(&mut self) {
         self.assembly = Some(Assembly::new(self.kind));
-        self
     }
 
     /// Waits for the first event, which must have come by the deadline; `patience` is how long before that the waiting
@@ -129,7 +128,7 @@ impl AnswerStream {
     }
 
     /// The whole answer as the deployment would have given it, but under the public name.
-    pub(crate) async fn whole(mut self) -> Result<String, (Failure, Running)> {
+    pub(crate) async fn whole(mut self: Box<Self>) -> Result<String, (Failure, Running)> {
         match self.put_together().await {
             Ok(answer) => {
                 if let Some(running) = self.running.take() {
@@ -164,7 +163,7 @@ impl AnswerStream {
     }
 
     /// Gives the request back, of which this was an attempt.
-    pub(crate) fn failed(mut self, failure: Failure) -> (Failure, Running) {
+    pub(crate) fn failed(mut self: Box<Self>, failure: Failure) -> (Failure, Running) {
         let running = self.running.take();
         (failure, running.expect("it has not ended"))
     }

@@ -95,14 +95,13 @@ where
     H: FnOnce(State<App>, Request) -> A + Send,
     A: Future<Output = Response> + Send + 'static,
 {
-    if !request.headers().contains_key(IDEMPOTENCY_KEY) {
-        return handler(State(app), request).await;
-    }
+    let is_keyed = request.headers().contains_key(IDEMPOTENCY_KEY);
+    let caller = is_keyed.then(|| authorize(&app.gateway, request.headers()));
     // The handler knows in which order it complains; without a caller nothing has been looked up.
-    let Ok(caller) = authorize(&app.gateway, request.headers()) else {
+    let Some(Ok(caller)) = caller else {
         return handler(State(app), request).await;
     };
-    let answered = answer_keyed(app, request, &caller, handler).await;
+    let answered = Box::pin(answer_keyed(app, request, &caller, handler)).await;
     answered.unwrap_or_else(|error| {
         let request_id = new_request_id();
         named(error.in_dialect(dialect, &request_id), &request_id)
