@@ -213,10 +213,7 @@ impl Metrics {
     pub(crate) fn of_model(&self, name: Name) -> ModelMetrics {
         let model = name.as_str();
         let labels = ModelLabels { model };
-        let tokens = |kind| {
-            let model = model;
-            self.tokens.get_or_create_owned(&TokenLabels { model, kind })
-        };
+        let tokens = |kind| self.tokens.get_or_create_owned(&TokenLabels { model, kind });
         ModelMetrics {
             ended: ROUTES.iter().map(|_| Default::default()).collect(),
             input_tokens: tokens("input"),

@@ -275,7 +275,7 @@ impl Day {
         let answer = tokio::select! {
             biased;
             () = leaves => return None,
-            answer = gateway.complete(&caller, &route, &request, &arrival) => answer,
+            answer = gateway.complete(&caller, route, &request, &arrival) => answer,
         };
         match answer {
             Ok(AnswerBody::Stream(answer)) => read(*answer, plan).await,
@@ -349,7 +349,7 @@ fn levels(gateway: &Gateway, name: &str) -> (Tally, u64) {
     let caller = gateway.authenticate(&api_key(name)).unwrap();
     let route = gateway.resolve("m").unwrap();
     let (mut tally, mut tokens) = (Tally::default(), 0);
-    for level in gateway.levels(&caller, &route, &arrival("x")) {
+    for level in gateway.levels(&caller, route, &arrival("x")) {
         let used = level.limit - level.remaining;
         match level.counted {
             Counted::PerPeriod { unit, .. } => match unit {

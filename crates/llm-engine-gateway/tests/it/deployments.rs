@@ -159,7 +159,7 @@ async fn call(gateway: Arc<Gateway>, number: usize) -> Outcome {
         request(json!({}))
     };
     let name = format!("r-{number}");
-    let answer = gateway.complete(&caller, &route, &request, &arrival(&name)).await;
+    let answer = gateway.complete(&caller, route, &request, &arrival(&name)).await;
     let first = begun.elapsed();
     let (error, broke_off) = match answer {
         Ok(AnswerBody::Stream(stream)) => (None, drain(*stream).await.is_err()),
@@ -354,7 +354,7 @@ async fn a_request_that_all_of_them_answer_badly_ejects_none_and_neither_do_call
         let name = format!("hasty-{number}");
         let mut arrival = arrival(&name);
         arrival.deadline = Some(Instant::now() + USUAL);
-        let answer = gateway.complete(&caller, &route, &request, &arrival);
+        let answer = gateway.complete(&caller, route, &request, &arrival);
         let (answer, ()) = tokio::join!(answer, pass(2 * USUAL));
         assert!(matches!(answer, Err(CompleteError::Failed(Failure::TimedOut(_)))));
     }

@@ -203,7 +203,7 @@ pub(crate) async fn complete_as(
     let caller = gateway.authenticate(&api_key(name)).unwrap();
     let route = gateway.resolve(&request.model).unwrap();
     gateway
-        .complete(&caller, &route, request, &arrival(request_id))
+        .complete(&caller, route, request, &arrival(request_id))
         .await
 }
 

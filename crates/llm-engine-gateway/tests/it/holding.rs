@@ -212,7 +212,7 @@ async fn who_is_held_without_a_time_and_goes_takes_no_equal_request_s_time_along
     let route = gateway.resolve("m").unwrap();
     let mut equal = arrival("equal");
     equal.fingerprint.is_unique = false;
-    let alices = || Box::pin(gateway.complete(&alice, &route, &streaming, &equal));
+    let alices = || Box::pin(gateway.complete(&alice, route, &streaming, &equal));
     let running = Box::pin(complete_as(&gateway, "bob", &elsewhere, "1"));
     let _running = begin(running, &mut upstream).await;
     let mut equal = alices();

@@ -133,7 +133,7 @@ fn a_level_says_which_quota_it_is_and_how_it_stands() {
         [Level {
             remaining: 18,
             full_in: Duration::from_millis(1_200),
-            ..full.clone()
+            ..full
         }]
     );
     // A quarter of the first request has refilled, which is nothing yet.
@@ -143,7 +143,7 @@ fn a_level_says_which_quota_it_is_and_how_it_stands() {
         [Level {
             remaining: 18,
             full_in: Duration::from_millis(1_175),
-            ..full.clone()
+            ..full
         }]
     );
     run.clock = run.clock + Duration::from_millis(75);

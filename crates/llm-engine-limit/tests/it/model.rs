@@ -150,7 +150,7 @@ impl Model {
                 if asked > remaining && asked > 0 {
                     let ready = pool.ready_at(at, asked).unwrap_or(u128::MAX);
                     refused.push(Refused {
-                        policy: name.clone(),
+                        policy: *name,
                         counted: limit.counted(unit),
                         limit: limit.limit(),
                         asked,
@@ -163,7 +163,7 @@ impl Model {
                 && running >= most
             {
                 refused.push(Refused {
-                    policy: name.clone(),
+                    policy: *name,
                     counted: Counted::Concurrency,
                     limit: most,
                     asked: 1,
@@ -218,7 +218,7 @@ impl Model {
             let name = &policy.name;
             for ((unit, limit), mut pool) in limits_of(policy).zip(pools) {
                 levels.push(Level {
-                    policy: name.clone(),
+                    policy: *name,
                     counted: limit.counted(unit),
                     limit: limit.limit(),
                     remaining: pool.remaining(at),
@@ -227,7 +227,7 @@ impl Model {
             }
             if let Some(most) = policy.concurrency.map(|most| u64::from(most.get())) {
                 levels.push(Level {
-                    policy: name.clone(),
+                    policy: *name,
                     counted: Counted::Concurrency,
                     limit: most,
                     remaining: most - running,

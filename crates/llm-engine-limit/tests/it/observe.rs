@@ -66,7 +66,7 @@ proptest! {
                         match &answer {
                             Err(Refusal::NotNow(refusal)) => expected.extend(refusal.refused.clone()),
                             Err(Refusal::NeverFits(never)) => expected.push(Refused {
-                                policy: never.policy.clone(),
+                                policy: never.policy,
                                 counted: never.counted,
                                 limit: never.burst,
                                 asked: never.asked,

@@ -95,7 +95,7 @@ async fn get(State(gateway): State<Arc<Gateway>>, Named(name): Named, headers: H
     }
     let name = name.trim_end_matches('/');
     match gateway.resolve(name) {
-        Ok(route) => Json(endpoint(name, &route, status(&route).await)).into_response(),
+        Ok(route) => Json(endpoint(name, route, status(route).await)).into_response(),
         Err(_) => {
             // The two spaces are the public servers'.
             let message = format!("Model Endpoint {name}  was not found.");

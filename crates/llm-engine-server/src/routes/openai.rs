@@ -159,7 +159,7 @@ impl Asked<'_> {
         let user = request.field("user").and_then(Value::as_str);
         let name = (self.path, request_id);
         let arrival = arrival(self.parts, self.bytes, user, name, &app.trusted_proxies);
-        let answer = gateway.complete(&caller, &route, &request, &arrival).await;
+        let answer = gateway.complete(&caller, route, &request, &arrival).await;
         let response = match answer {
             Ok(AnswerBody::Stream(answer)) if request.stream => {
                 Ok(event_stream::respond(*answer, Form::OpenAi, request_id))
@@ -174,7 +174,7 @@ impl Asked<'_> {
         };
         let refuse = |error| ErrorAnswer::from(error).in_dialect(self.dialect, request_id);
         let mut response = response.unwrap_or_else(refuse);
-        rate_limit_headers::add(response.headers_mut(), &gateway.levels(&caller, &route, &arrival));
+        rate_limit_headers::add(response.headers_mut(), &gateway.levels(&caller, route, &arrival));
         Ok(response)
     }
 }

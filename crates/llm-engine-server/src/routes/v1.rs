@@ -104,7 +104,7 @@ async fn answer(
     request.stream = true;
     let name = (shape.route(), request_id);
     let arrival = arrival(&parts, &bytes, None, name, &app.trusted_proxies);
-    let written = match gateway.complete(&caller, &route, &request, &arrival).await {
+    let written = match gateway.complete(&caller, route, &request, &arrival).await {
         Ok(AnswerBody::Stream(answer)) => shape.write(*answer, request_id).await,
         Ok(AnswerBody::Whole(_)) => {
             Err(Failure::Broken("it did not stream although it was asked to".to_owned()).into())
@@ -112,7 +112,7 @@ async fn answer(
         Err(error) => Err(error),
     };
     let mut response = written.unwrap_or_else(|error| refuse(error, request_id));
-    rate_limit_headers::add(response.headers_mut(), &gateway.levels(&caller, &route, &arrival));
+    rate_limit_headers::add(response.headers_mut(), &gateway.levels(&caller, route, &arrival));
     Ok(response)
 }
 

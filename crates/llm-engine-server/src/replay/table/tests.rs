@@ -191,15 +191,15 @@ async fn a_request_that_was_overtaken_by_its_cancel_is_not_begun() {
     let mut tables = Tables::new(10, 10, 1 << 20);
     let (own, now) = (name("a", "k"), tables.now);
     let ahead = Duration::from_secs(5);
-    tables.table.cancel_ahead(now, &own.caller, "k", ahead);
+    tables.table.cancel_ahead(now, own.caller, "k", ahead);
     assert_eq!(tables.outcome(&own), Some("cancelled"));
     for bystander in [name("b", "k"), name("a", "kk")] {
         assert_eq!(tables.outcome(&bystander), None);
     }
     // Cancelled again, for as long again.
     tables.now += ahead - Duration::from_nanos(1);
-    assert_eq!(tables.table.forget(tables.now, &own.caller, "k"), None);
-    tables.table.cancel_ahead(tables.now, &own.caller, "k", ahead);
+    assert_eq!(tables.table.forget(tables.now, own.caller, "k"), None);
+    tables.table.cancel_ahead(tables.now, own.caller, "k", ahead);
     tables.now += ahead - Duration::from_nanos(1);
     assert_eq!(tables.outcome(&own), Some("cancelled"));
     tables.now += Duration::from_nanos(1);
