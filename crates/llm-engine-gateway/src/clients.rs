@@ -145,8 +145,9 @@ where
         let server = Server(uri.scheme().cloned(), uri.authority().cloned());
         let pool = self.of_threads.get_or(Pool::start);
         loop {
-            let line = pool.lock().take(&server);
-            let line = match line {
+            let kept = pool.lock().take(&server);
+            let is_kept = kept.is_some();
+            let line = match kept {
                 Some(line) => line,
                 // Seldom, and large.
                 None => Box::pin(self.connect(&uri, &server, pool)).await?,
@@ -162,8 +163,9 @@ where
                     Err(error) => error,
                 },
             };
-            // A connection may be closed while nobody uses it. What was not sent is sent by another one.
-            request = match error.take_message() {
+            // A connection may be closed while nobody uses it. What was not sent is sent by another one; but who closes a new one
+            // does not want to be asked.
+            request = match error.take_message().filter(|_| is_kept) {
                 Some(request) => request,
                 None => return Err(RequestError::Http(error.into_error())),
             };
@@ -266,7 +268,10 @@ impl Pool {
 impl Http1 {
     /// Sends a request and waits for the head of its answer.
     async fn send(mut self, mut request: Sent) -> Result<(Response<Incoming>, Self), TrySendError<Sent>> {
-        request.headers_mut().insert(HOST, self.host.clone());
+        request
+            .headers_mut()
+            .entry(HOST)
+            .or_insert_with(|| self.host.clone());
         if !self.is_proxied {
             let path = request.uri().path_and_query().cloned();
             *request.uri_mut() = path.unwrap_or(PathAndQuery::from_static("/")).into();
@@ -412,5 +417,49 @@ impl fmt::Debug for Http1 {
 impl<C> fmt::Debug for Clients<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Clients").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use hyper_util::rt::TokioIo;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Makes one connection, which has been closed when it is handed over.
+    #[derive(Clone)]
+    struct Hangup(Arc<AtomicBool>);
+
+    impl Service<Uri> for Hangup {
+        type Response = TokioIo<TcpStream>;
+        type Error = std::io::Error;
+        type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Response>>>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Uri) -> Self::Future {
+            assert!(!self.0.swap(true, SeqCst), "the server is asked again");
+            Box::pin(async {
+                let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+                let stream = TcpStream::connect(listener.local_addr()?).await?;
+                drop(listener.accept().await?);
+                stream.readable().await?;
+                Ok(TokioIo::new(stream))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn who_closes_a_new_connection_is_not_asked_again() {
+        let clients = Clients::new(Hangup(Arc::default()));
+        let mut request = Sent::default();
+        *request.uri_mut() = Uri::from_static("http://server.test/");
+        let error = clients.request(request).await.unwrap_err();
+        assert!(matches!(error, RequestError::Http(_)), "{error:?}");
     }
 }

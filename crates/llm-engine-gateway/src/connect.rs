@@ -1,7 +1,6 @@
 //! Connections to remote servers: TCP, a proxy if one is responsible, TLS where the URL says so. All of it has one time-out.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,8 +30,7 @@ type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 /// Makes the connections of one deployment.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    /// A client copies its connector for each request, whether that needs a new connection or not.
-    inner: Arc<HttpsConnector<Dialer>>,
+    inner: HttpsConnector<Dialer>,
     patience: Duration,
 }
 
@@ -63,7 +61,6 @@ impl Connector {
             .enable_http1()
             .enable_http2()
             .wrap_connector(Dialer { tcp, proxies });
-        let inner = Arc::new(inner);
         Ok(Self { inner, patience })
     }
 }
@@ -85,17 +82,12 @@ impl Service<Uri> for Connector {
     type Error = BoxError;
     type Future = Connecting<Self::Response>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
     }
 
     fn call(&mut self, destination: Uri) -> Self::Future {
-        let mut inner = HttpsConnector::clone(&self.inner);
-        let patience = self.patience;
-        let connecting = async move {
-            poll_fn(|context| inner.poll_ready(context)).await?;
-            inner.call(destination).await
-        };
+        let (connecting, patience) = (self.inner.call(destination), self.patience);
         Box::pin(async move {
             let connected = timeout(patience, connecting).await;
             connected.unwrap_or_else(|_| Err(NoConnection(patience).into()))

@@ -236,8 +236,10 @@ impl AnswerStream {
                 Some(data) if data == openai::DONE.as_bytes() => return Ok(None),
                 Some(mut data) => {
                     // JSON over several lines; it is passed on in one.
-                    while let Some(place) = memchr2(b'\n', b'\r', &data) {
-                        data[place] = b' ';
+                    if memchr2(b'\n', b'\r', &data).is_some() {
+                        for byte in data.iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
+                            *byte = b' ';
+                        }
                     }
                     let Some(reader) = &mut self.reader else {
                         return Ok(Some(data));
