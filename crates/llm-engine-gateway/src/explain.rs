@@ -174,20 +174,15 @@ impl Explanation {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let quotas = self.decision.views(self.asked).map(|quota| {
-            let Level {
-                policy,
-                counted,
-                limit,
-                remaining,
-                ..
-            } = quota.level;
+            let level = quota.level;
+            let in_units = |count| in_units(level.counted, count);
             json!({
-                "policy": policy.as_str(),
-                "counts": unit_name(counted),
-                "limit": in_units(counted, limit),
-                "limit_in_words": counted.amount(limit),
-                "remaining_before": in_units(counted, remaining),
-                "asked": in_units(counted, quota.asked),
+                "policy": level.policy.as_str(),
+                "counts": unit_name(level.counted),
+                "limit": in_units(level.limit),
+                "limit_in_words": level.counted.amount(level.limit),
+                "remaining_before": in_units(level.remaining),
+                "asked": in_units(quota.asked),
                 "verdict": match quota.verdict {
                     Verdict::Admits => "admits",
                     Verdict::Refuses => "refuses",
@@ -264,20 +259,15 @@ impl fmt::Display for Explanation {
             writeln!(f, "No policy applies to it.")?;
         }
         for quota in self.decision.views(self.asked) {
-            let Level {
-                policy,
-                counted,
-                limit,
-                remaining,
-                ..
-            } = quota.level;
-            let units = |count| counted.units(count);
+            let level = quota.level;
+            let units = |count| level.counted.units(count);
             write!(
                 f,
-                "Policy {policy} allows {}: {} could be taken, {} asked for; it {}",
-                counted.amount(limit),
-                units(remaining),
-                match counted.unit() {
+                "Policy {} allows {}: {} could be taken, {} asked for; it {}",
+                level.policy,
+                level.counted.amount(level.limit),
+                units(level.remaining),
+                match level.counted.unit() {
                     Some(unit) => format!(
                         "{} (charged at last: {})",
                         units(quota.asked),

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{LazyLock, PoisonError, RwLock};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// What whoever operates the service has named: a policy, a caller, a model.
 ///
@@ -11,7 +11,7 @@ use std::sync::{LazyLock, PoisonError, RwLock};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Name(&'static str);
 
-static NAMES: LazyLock<RwLock<HashSet<&'static str>>> = LazyLock::new(RwLock::default);
+static NAMES: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
 
 impl Name {
     /// The text.
@@ -23,13 +23,7 @@ impl Name {
 
 impl From<&str> for Name {
     fn from(text: &str) -> Self {
-        let known = NAMES.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(name) = known.get(text) {
-            return Self(name);
-        }
-        drop(known);
-        let mut names = NAMES.write().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have come first.
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(name) = names.get(text) {
             return Self(name);
         }

@@ -207,26 +207,17 @@ impl Object {
             let changed = changes.iter().find(|(changed, _)| *changed == name);
             let json = changed.map_or(Some(&self.text[field.place.clone()]), |(_, json)| *json);
             let Some(json) = json else { continue };
-            if text.len() > 1 {
-                text.push(',');
-            }
-            match &field.name {
+            let as_it_came = |text: &mut String| match &field.name {
                 FieldName::At(place) => text.push_str(&self.text[place.start - 1..=place.end]),
-                FieldName::Meant(name) => push_string(&mut text, name),
-            }
-            text.push(':');
-            text.push_str(json);
+                FieldName::Meant(name) => push_string(text, name),
+            };
+            push(&mut text, as_it_came, json);
         }
         for (name, json) in changes {
             if let Some(json) = json
                 && self.field(name).is_none()
             {
-                if text.len() > 1 {
-                    text.push(',');
-                }
-                push_string(&mut text, name);
-                text.push(':');
-                text.push_str(json);
+                push(&mut text, |text| push_string(text, name), json);
             }
         }
         text.push('}');
@@ -257,6 +248,15 @@ fn in_order(text: &str, fields: &[Field]) -> Vec<usize> {
     let mut by_name: Vec<usize> = (0..fields.len()).collect();
     by_name.sort_by(|a, b| fields[*a].name(text).cmp(fields[*b].name(text)));
     by_name
+}
+
+fn push(text: &mut String, name: impl FnOnce(&mut String), json: &str) {
+    if text.len() > 1 {
+        text.push(',');
+    }
+    name(text);
+    text.push(':');
+    text.push_str(json);
 }
 
 /// Appends a text as JSON.
@@ -326,7 +326,7 @@ impl<'de> Visitor<'de> for Places<'_> {
 }
 
 /// Where a part of a text is.
-fn place(part: &str, text: &str) -> Range<usize> {
+pub(crate) fn place(part: &str, text: &str) -> Range<usize> {
     let start = part.as_ptr().addr() - text.as_ptr().addr();
     start..start + part.len()
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Kind;
+use crate::object::place;
 
 /// Tokens that one request has used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,8 +91,8 @@ impl Chunk {
             return None;
         }
         let old = plain.model.get();
-        let start = old.as_ptr().addr() - json.as_ptr().addr();
-        let renamed = [&json[..start], model, &json[start + old.len()..]].concat();
+        let place = place(old, json);
+        let renamed = [&json[..place.start], model, &json[place.end..]].concat();
         let chunk = Self {
             id: plain.id,
             object: plain.object,
